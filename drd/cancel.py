@@ -1,0 +1,67 @@
+"""Cooperative cancellation shared by the threads of one command."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from drd.errors import Cancelled
+
+
+class CancelToken:
+    """Say once that work must stop; every waiter and callback learns of it.
+
+    Thread-safe. Callbacks run in the thread that cancels, must be quick and must not raise; they exist to
+    wake what cannot poll (kill a child process, shut a socket). A signal handler only calls :meth:`cancel`.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.RLock()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._serial = 0
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether :meth:`cancel` was called."""
+        return self._event.is_set()
+
+    def cancel(self) -> None:
+        """Stop the work: idempotent, returns after all registered callbacks ran."""
+        with self._lock:
+            if self._event.is_set():
+                return
+            self._event.set()
+            callbacks = list(self._callbacks.values())
+            self._callbacks.clear()
+        for callback in callbacks:
+            callback()
+
+    def raise_if_cancelled(self) -> None:
+        """Raise :class:`~drd.errors.Cancelled` when the work must stop."""
+        if self._event.is_set():
+            msg = "interrupted; what was under way has been undone"
+            raise Cancelled(msg)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait up to ``seconds``; raise :class:`~drd.errors.Cancelled` as soon as the work must stop."""
+        self._event.wait(seconds)
+        self.raise_if_cancelled()
+
+    @contextmanager
+    def on_cancel(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Run ``callback`` if the work is cancelled inside the block; at once when it already was."""
+        with self._lock:
+            already = self._event.is_set()
+            self._serial += 1
+            serial = self._serial
+            if not already:
+                self._callbacks[serial] = callback
+        if already:
+            callback()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.pop(serial, None)

@@ -1,0 +1,1 @@
+"""How each kind of database is dumped, restored and fingerprinted; engines do not know each other."""

@@ -1,0 +1,260 @@
+"""Frozen values that every layer speaks: no I/O, no clock, no configuration.
+
+Times are aware and in UTC. Sizes are bytes, durations seconds. ``Json`` values hold only what JSON can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+
+EngineKind = Literal["postgres", "redis", "clickhouse"]
+BackupKind = Literal["full", "incremental"]
+CheckOutcome = Literal["ok", "warning", "failed"]
+
+MANIFEST_SCHEMA_VERSION = 1
+REPOSITORY_FORMAT_VERSION = 1
+FINGERPRINT_ARTIFACT = "fingerprint.json"
+
+
+class Secret:
+    """A string that never shows itself; call :meth:`reveal` at the one place that needs it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the secret itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('**********')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One object of the store: a bounded slice of an artifact.
+
+    ``key`` is relative to the repository's prefix and may lie under an ancestor's backup id. For a raw part
+    (see :class:`Artifact`) both digests are empty: what wrote it keeps its own.
+    """
+
+    key: str
+    plain_bytes: int
+    stored_bytes: int
+    plain_sha256: str
+    stored_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A named stream inside a backup, as its parts in order.
+
+    ``raw`` parts were written by the database server itself (ClickHouse direct mode): neither compressed nor
+    encrypted by drd, possibly large, read by range. All others are one zstd frame (in one age file) each.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    raw: bool = False
+
+    @property
+    def plain_bytes(self) -> int:
+        """Size of the stream as the engine wrote it."""
+        return sum(part.plain_bytes for part in self.parts)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the objects it refers to, an ancestor's included."""
+        return sum(part.stored_bytes for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a manifest says: everything needed to find, check and restore one backup.
+
+    It names no table, row or secret, so it can be read without the identity. ``facts`` are the engine's own
+    (shape known to the engine alone, still without names). ``warnings`` are codes, not texts. ``rows`` counts
+    rows or keys where the engine knows them.
+    """
+
+    id: str
+    source: str
+    engine: EngineKind
+    engine_version: str
+    kind: BackupKind
+    parent: str | None
+    started_at: datetime
+    finished_at: datetime
+    recovery_point: datetime
+    window_start: datetime | None
+    artifacts: tuple[Artifact, ...]
+    compression: str
+    encryption: Literal["none", "age"]
+    recipients: tuple[str, ...]
+    plain_bytes: int
+    stored_bytes: int
+    rows: int | None
+    lease_generation: int
+    repository_id: str
+    tools: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Json] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    schema_version: int = MANIFEST_SCHEMA_VERSION
+
+    @property
+    def duration_s(self) -> float:
+        """Wall time of the backup."""
+        return (self.finished_at - self.started_at).total_seconds()
+
+    def artifact(self, name: str) -> Artifact | None:
+        """Return the artifact of that name, or None."""
+        return next((a for a in self.artifacts if a.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a database held, taken at backup time and again after a restore, to be compared.
+
+    ``items`` maps an object's name (a table, a Redis database) to facts such as ``{"rows": 3, "sha256": "…"}``.
+    ``compared`` names the facts that must be equal; others are information (columns to read, sizes).
+    """
+
+    engine: EngineKind
+    items: dict[str, dict[str, Json]]
+    compared: tuple[str, ...]
+    version: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows or keys over all items."""
+        return sum(r for i in self.items.values() if isinstance(r := i.get("rows"), int))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One fact of one object that is not what was expected; ``found`` is None when the object is absent."""
+
+    name: str
+    fact: str
+    expected: Json
+    found: Json
+
+
+def compare_fingerprints(expected: Fingerprint, found: Fingerprint) -> list[Difference]:
+    """List every difference, by name then fact; an empty list means equal. Objects only in ``found`` count too."""
+    out: list[Difference] = []
+    for name in sorted({*expected.items, *found.items}):
+        want, have = expected.items.get(name), found.items.get(name)
+        if want is None or have is None:
+            out.append(Difference(name, "exists", want is not None, have is not None))
+            continue
+        out.extend(
+            Difference(name, fact, want.get(fact), have.get(fact))
+            for fact in expected.compared
+            if want.get(fact) != have.get(fact)
+        )
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a person should know that is not a failure; ``code`` is stable, ``message`` one line."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckItem:
+    """One line of a check: what was looked at, how it is, and a remedy that can be pasted when it is not well."""
+
+    name: str
+    outcome: CheckOutcome
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an engine learned of its server without changing it. ``size_bytes`` is an estimate or None."""
+
+    version: str
+    size_bytes: int | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpResult:
+    """What a dump learned besides the bytes it wrote to the sink.
+
+    ``direct_objects`` is true when the server itself wrote objects below ``WorkContext.direct_prefix``; the
+    operation then lists them into the manifest as raw artifacts.
+    """
+
+    recovery_point: datetime
+    fingerprint: Fingerprint
+    engine_version: str
+    kind: BackupKind = "full"
+    rows: int | None = None
+    facts: dict[str, Json] = field(default_factory=dict)
+    tools: dict[str, str] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+    direct_objects: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """Where a restore would go. ``empty`` is the permission to write; ``detail`` says what is there otherwise."""
+
+    description: str
+    empty: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What a restore learned; the bytes it wrote are checked by fingerprint afterwards."""
+
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with what is stored: the key or artifact, what is wrong, and what that means."""
+
+    subject: str
+    message: str
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step of running work, for a progress bar. ``total_bytes`` is an estimate or None."""
+
+    subject: str
+    phase: str
+    done_bytes: int = 0
+    total_bytes: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object of a store, or, with a delimiter, a common prefix (``key`` ends with it, size 0)."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime | None = None

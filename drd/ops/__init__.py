@@ -1,0 +1,1 @@
+"""One verb each: ports in, report out. Operations do not print, schedule or notify."""

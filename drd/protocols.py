@@ -1,0 +1,222 @@
+"""Every protocol between drd's layers, and nothing else.
+
+Implementations raise only :class:`~drd.errors.DrdError`; foreign exceptions are mapped at the adapter's edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
+
+from drd.cancel import CancelToken
+from drd.model import (
+    Backup,
+    CheckItem,
+    DumpResult,
+    EngineKind,
+    Fingerprint,
+    ObjectInfo,
+    Probe,
+    Problem,
+    Progress,
+    RestoreResult,
+    TargetState,
+)
+
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+
+
+class Store(Protocol):
+    """Where objects live: flat keys, whole small objects, no multipart.
+
+    Thread-safe. Keys are relative to the configured prefix; every method validates them
+    (:func:`drd.repository.layout.validate_key`). Raises :class:`~drd.errors.StoreUnavailable` (may be tried
+    again), :class:`~drd.errors.StoreRefused` (may not), and what each method names.
+    """
+
+    def put(self, key: str, data: BytesLike, *, if_absent: bool = False) -> None:
+        """Store ``data`` whole and durably, and verify what the store says it received.
+
+        Atomic: a reader sees the old object, none, or the new one. Idempotent without ``if_absent``; with it,
+        raises :class:`~drd.errors.ObjectExists` when the key is taken, and exactly one of several racing puts wins.
+        """
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """Return the object, or ``length`` bytes of it from ``start`` (fewer at its end, none past it).
+
+        Raises :class:`~drd.errors.ObjectMissing`. The caller bounds ``length``: objects may be large.
+        """
+
+    def stat(self, key: str) -> ObjectInfo:
+        """Return size and modification time; raises :class:`~drd.errors.ObjectMissing`."""
+
+    def list(self, prefix: str, *, delimiter: str = "") -> Iterator[ObjectInfo]:
+        """Yield the objects whose key starts with ``prefix``, ascending by key (by code point), lazily.
+
+        With ``delimiter`` ``/``, everything below the first delimiter after the prefix is one entry whose key
+        ends with the delimiter and whose size is 0.
+        """
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete the objects; one that is missing is fine, any other refusal raises and names the key."""
+
+    def check(self) -> Sequence[CheckItem]:
+        """Try reachability, write, read back, conditional put, list, delete and clock skew with a probe object.
+
+        Returns a line an item and raises nothing; the probe object is removed where deletion is allowed.
+        """
+
+    def close(self) -> None:
+        """Release connections; idempotent. Other calls after it are undefined."""
+
+
+class ArtifactWriter(Protocol):
+    """One artifact being written; used by one thread at a time, closed or aborted exactly once."""
+
+    def write(self, data: BytesLike) -> None:
+        """Append; blocks while the pipeline is full, raises what a worker raised. The data is copied."""
+
+    def close(self) -> None:
+        """End the artifact: its last part is on its way; errors of parts may still surface at the operation."""
+
+    def abort(self) -> None:
+        """Drop the artifact; nothing of it will be in the manifest."""
+
+
+class ArtifactSink(Protocol):
+    """Where a dump goes. Thread-safe: several artifacts may be open at once, each costs up to one part of memory."""
+
+    def open(self, name: str) -> ArtifactWriter:
+        """Begin an artifact; ``name`` is unique in a backup: safe segments joined by ``/``, never a table's name."""
+
+
+class ArtifactStream(Protocol):
+    """A range of an artifact being read; a context manager. Every byte it returns has been verified."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes (all that is left for -1), ``b""`` at the end. Never short before the end."""
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield what is left in pieces of at most one part, without copying."""
+
+    def close(self) -> None:
+        """Stop prefetching; idempotent."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class ArtifactReader(Protocol):
+    """The artifacts of one backup. Thread-safe: several may be open at once.
+
+    Raises :class:`~drd.errors.IntegrityError` for a missing, truncated or altered part, before any byte of it is
+    returned, and names the key.
+    """
+
+    def names(self) -> Sequence[str]:
+        """Return the artifact names, in the manifest's order."""
+
+    def size(self, name: str) -> int:
+        """Return the plain size; raises :class:`~drd.errors.IntegrityError` when the backup has no such artifact."""
+
+    def open(self, name: str, *, start: int = 0, length: int | None = None) -> ArtifactStream:
+        """Read an artifact from ``start``; recently decoded parts are cached, so small random ranges are cheap."""
+
+
+@dataclass(frozen=True)
+class WorkContext:
+    """What an operation lends an engine for one dump, restore, fingerprint or verification.
+
+    ``spool_dir`` exists, is private to this work and removed by the operation; an engine keeps at most
+    ``spool_limit_bytes`` in it. ``jobs`` is how much parallelism to ask of client tools. ``direct_prefix`` is the
+    key prefix (without the repository's own prefix, ending in ``/``) a server may write to itself.
+    ``deadline_s`` bounds waits on a server that makes no progress. ``now`` reads the wall clock.
+    """
+
+    backup_id: str
+    source: str
+    cancel: CancelToken
+    progress: Callable[[Progress], None]
+    spool_dir: Path
+    spool_limit_bytes: int
+    jobs: int
+    direct_prefix: str
+    deadline_s: float
+    now: Callable[[], datetime]
+
+
+class Engine(Protocol):
+    """How one kind of database is dumped, restored and fingerprinted; bound to one server (or cluster) endpoint.
+
+    The same class serves as source and as restore target; restoring elsewhere means an engine bound elsewhere.
+    Source-side methods raise :class:`~drd.errors.SourceError`, target-side ones
+    :class:`~drd.errors.TargetError`. It never sees a store, a key or a codec.
+    """
+
+    kind: EngineKind
+
+    def probe(self) -> Probe:
+        """Connect and learn the version and size; changes nothing."""
+
+    def dump(self, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:
+        """Write the artifacts of one consistent backup, streaming, bounded in memory and disk.
+
+        On an error, or when ``ctx.cancel`` fires, its children and server-side work are gone when it raises.
+        """
+
+    def inspect(self, backup: Backup, artifacts: ArtifactReader) -> TargetState:
+        """Say where ``backup`` would go on this endpoint and whether that place is empty; changes nothing."""
+
+    def restore(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> RestoreResult:
+        """Restore into the empty endpoint; raises :class:`~drd.errors.TargetNotEmpty` untouched when it is not.
+
+        After a failure it removes what it created where it can, and says so where it cannot.
+        """
+
+    def fingerprint(self, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
+        """Read everything the endpoint holds and return it comparable to ``expected`` (same names, same columns)."""
+
+    def check(self) -> Sequence[CheckItem]:
+        """Look at reachability, rights, versions, client tools, settings; a line an item, raises nothing."""
+
+
+class Format(Protocol):
+    """What a kind of backup looks like at rest; stateless, needs no server."""
+
+    kind: EngineKind
+
+    def verify(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> list[Problem]:
+        """Check the engine's own format (TOC, RDB, ClickHouse index) over the decoded artifacts; empty means well."""
+
+    def runbook(self, backup: Backup) -> list[str]:
+        """Return shell lines that restore from ``$DRD_WORK`` with stock tools only.
+
+        There each artifact lies decoded as a file of its own name. Endpoints and secrets come from the tools' own
+        variables (``PGHOST``…), explained in comment lines.
+        """
+
+
+class Clock(Protocol):
+    """Reads the time, so that nothing below the daemon calls ``now()`` by itself."""
+
+    def __call__(self) -> datetime:
+        """Return the current time, aware, in UTC."""
+
+
+class Lease(Protocol):
+    """A held right to work on one thing; a context manager that renews itself until released."""
+
+    generation: int
+
+    def ensure(self) -> None:
+        """Raise :class:`~drd.errors.LeaseError` when the lease was lost (call before publishing)."""
+
+    def release(self) -> None:
+        """Give it up; idempotent."""

@@ -1,0 +1,120 @@
+"""The only speller of keys: every name in the bucket is made and read here.
+
+::
+
+    drd.json
+    backups/<source>/<backup-id>/manifest.json
+    backups/<source>/<backup-id>/<artifact>/<000000>.zst[.age]
+    backups/<source>/<backup-id>/clickhouse/…
+    leases/<name>/<generation>.json
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+from drd.errors import ConfigError, IntegrityError
+
+REPOSITORY_KEY = "drd.json"
+MAX_KEY_BYTES = 900  # S3 allows 1024 bytes, prefix included
+
+_ID = re.compile(r"\d{8}T\d{6}Z-[a-z0-9]{6}")
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_ARTIFACT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # no l, o, 0, 1: read aloud at night
+
+
+def new_backup_id(now: datetime) -> str:
+    """Make an id that sorts by time, such as ``20261122T181455Z-k3f9qa``."""
+    tail = "".join(secrets.choice(_ALPHABET) for _ in range(6))
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{tail}"
+
+
+def is_backup_id(text: str) -> bool:
+    """Whether ``text`` has the form of a backup id."""
+    return _ID.fullmatch(text) is not None
+
+
+def backup_time(backup_id: str) -> datetime:
+    """Return the start time that an id carries."""
+    return datetime.strptime(backup_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def is_source_name(text: str) -> bool:
+    """Whether ``text`` may name a source (and so a folder of the bucket)."""
+    return _SOURCE.fullmatch(text) is not None
+
+
+def is_artifact_name(text: str) -> bool:
+    """Whether ``text`` may name an artifact: safe segments, no ``..``, no empty one."""
+    return _ARTIFACT.fullmatch(text) is not None
+
+
+def validate_key(key: str) -> str:
+    """Return ``key`` if every store can hold it, and it cannot leave its folder; raise otherwise.
+
+    No empty, ``.`` or ``..`` segment (SeaweedFS collapses ``x//y``), no leading slash, no control character or
+    backslash, at most 900 bytes of UTF-8.
+    """
+    bad = (
+        not key
+        or key.startswith("/")
+        or any(segment in {"", ".", ".."} for segment in key.split("/"))
+        or any(ord(c) < 32 or c in "\\\x7f" for c in key)
+        or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES
+    )
+    if bad:
+        msg = f"not a usable object key: {key[:120]!r}"
+        raise IntegrityError(msg, hint="the manifest or the caller is wrong; nothing was read or written")
+    return key
+
+
+def sources_prefix() -> str:
+    """Prefix below which each source has a folder."""
+    return "backups/"
+
+
+def source_prefix(source: str) -> str:
+    """Prefix below which each backup of a source has a folder."""
+    if not is_source_name(source):
+        msg = f"not a usable source name: {source!r}"
+        raise ConfigError(msg, hint="use a-z, 0-9, dot, dash and underscore, at most 63 characters")
+    return f"backups/{source}/"
+
+
+def backup_prefix(source: str, backup_id: str) -> str:
+    """Prefix of everything one backup wrote."""
+    if not is_backup_id(backup_id):
+        msg = f"not a backup id: {backup_id!r}"
+        raise ConfigError(msg, hint="ids look like 20261122T181455Z-k3f9qa; see: drd list")
+    return f"{source_prefix(source)}{backup_id}/"
+
+
+def manifest_key(source: str, backup_id: str) -> str:
+    """Key of the object whose existence is the backup's existence."""
+    return f"{backup_prefix(source, backup_id)}manifest.json"
+
+
+def part_key(source: str, backup_id: str, artifact: str, index: int, *, encrypted: bool) -> str:
+    """Key of one part of an artifact."""
+    if not is_artifact_name(artifact):
+        msg = f"not a usable artifact name: {artifact!r}"
+        raise IntegrityError(msg)
+    return f"{backup_prefix(source, backup_id)}{artifact}/{index:06d}.zst{'.age' if encrypted else ''}"
+
+
+def direct_prefix(source: str, backup_id: str) -> str:
+    """Prefix of what a ClickHouse server writes itself in direct mode."""
+    return f"{backup_prefix(source, backup_id)}clickhouse/"
+
+
+def lease_prefix(name: str) -> str:
+    """Prefix of the generations of one lease."""
+    return f"leases/{name}/"
+
+
+def lease_key(name: str, generation: int) -> str:
+    """Key of one generation of a lease; generations sort by number."""
+    return f"{lease_prefix(name)}{generation:010d}.json"

@@ -1,0 +1,1 @@
+"""Stores around stores: each obeys the same protocol and passes the same contract tests."""
