@@ -49,10 +49,8 @@ class Child:
         """Stop the whole group: SIGTERM, up to ``grace_s`` of patience, then SIGKILL; returns when it is gone."""
         self.signal_group(signal.SIGCONT)
         self.signal_group(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass
         self.signal_group(signal.SIGKILL)
         self.process.wait()
 
