@@ -1,0 +1,175 @@
+"""Load, check and show drd's configuration; the only reader of the environment.
+
+A configuration is one YAML file, overlaid by ``DRD_SECTION__KEY`` environment variables, checked as a whole before
+anything runs. Secrets are references, read when they are used: a host that only lists backups needs the store's
+secrets and no database's password.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+
+from drd.config_model import Config
+from drd.config_read import overlay, parse_yaml
+from drd.config_report import problems_of
+from drd.config_values import SIZE_PATTERN, SecretRef, format_duration, format_size
+from drd.errors import ConfigError
+
+__all__ = ["Config", "SecretRef", "find_config_file", "load", "masked", "schema"]
+
+CONFIG_VARIABLE = "DRD_CONFIG"
+_PLACES = (Path("drd.yaml"), Path("/etc/drd/drd.yaml"))
+
+
+def find_config_file(explicit: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the configuration file: ``--config``, ``$DRD_CONFIG``, ``./drd.yaml``, ``/etc/drd/drd.yaml``.
+
+    A file named by a person must exist; the others are tried in turn. Raises ConfigError naming every place.
+    """
+    for name, value in (("--config", explicit), (f"${CONFIG_VARIABLE}", environ.get(CONFIG_VARIABLE))):
+        if value:
+            if not Path(value).is_file():
+                raise ConfigError(
+                    f"no configuration file {value} (from {name})", hint="check the path, or leave it out"
+                )
+            return Path(value)
+    for place in _PLACES:
+        if place.is_file():
+            return place
+    places = ", ".join(
+        ["--config", f"${CONFIG_VARIABLE}", *(f"./{p}" if not p.is_absolute() else str(p) for p in _PLACES)]
+    )
+    raise ConfigError(
+        f"no configuration file; looked at {places}",
+        hint="write ./drd.yaml (a commented example: config/drd.example.yaml)",
+    )
+
+
+def load(path: Path | str, environ: Mapping[str, str] = os.environ, *, check_references: bool = False) -> Config:
+    """Read, overlay and validate a configuration file.
+
+    Relative paths in it start at the file's folder. With ``check_references`` every secret is resolved and every named
+    certificate file looked for, as ``drd config validate`` does; otherwise a secret is read when it is used.
+    Raises one ConfigError that lists every problem: path, value (never a secret's), what is allowed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}", hint="check --config and the file's rights"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
+    data, problems = parse_yaml(text, str(path))
+    origins, more = overlay(data, environ)
+    problems += more
+    config: Config | None = None
+    try:
+        config = Config.model_validate(data, context={"environ": environ, "base": path.absolute().parent})
+    except ValidationError as error:
+        problems += problems_of(error, origins)
+    if config is not None:
+        config._warnings = tuple(_bind(config))  # noqa: SLF001 (the model is frozen for everyone else)
+        if check_references:
+            problems += _broken_references(config)
+    if config is None or problems:
+        raise _as_error(path, problems)
+    return config
+
+
+def secret_refs(config: Config) -> Iterator[tuple[str, SecretRef]]:
+    """Yield every secret reference with its path, such as ``sources.trading-redis.password``."""
+    for path, value in _leaves(config, ""):
+        if isinstance(value, SecretRef):
+            yield path, value
+
+
+def masked(config: Config) -> dict[str, Any]:
+    """Return the effective configuration, defaults included, as plain values without any secret."""
+    return config.model_dump(mode="json")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a configuration file."""
+    generated = Config.model_json_schema(schema_generator=_Schema)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "drd.yaml",
+        **{key: value for key, value in generated.items() if key != "title"},
+    }
+
+
+class _Schema(GenerateJsonSchema):
+    """Writes defaults as people would, and leaves out titles that only repeat the key."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+    def generate(self, schema: Any, mode: Any = "validation") -> dict[str, Any]:
+        generated = super().generate(schema, mode)
+        _tidy(generated)
+        return generated
+
+
+def _tidy(node: Any) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _tidy(item)
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get("title"), str):
+        del node["title"]
+    if node.get("pattern") == SIZE_PATTERN and isinstance(node.get("default"), int):
+        node["default"] = format_size(node["default"])
+    for value in node.values():
+        _tidy(value)
+
+
+def _bind(config: Config) -> Iterator[str]:
+    """Tell each secret its path, and yield a warning for each unwise choice."""
+    if config.encryption is None:
+        yield "encryption is not configured: whoever reads the store reads your data; see: drd keygen"
+    for path, ref in secret_refs(config):
+        ref.where = path
+        if ref.kind == "inline" and not path.endswith("access_key_id"):
+            yield f"{path}: the secret is written in the configuration; use {{env: NAME}} or {{file: PATH}}"
+
+
+def _broken_references(config: Config) -> Iterator[str]:
+    for path, value in _leaves(config, ""):
+        if isinstance(value, SecretRef):
+            try:
+                value.resolve()
+            except ConfigError as error:
+                yield error.message
+        elif isinstance(value, Path) and path.endswith(("ca_file", "cert_file", "key_file")) and not value.is_file():
+            yield f"{path}: no file {value}"
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _leaves(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, f"{path}.{name}")
+    elif isinstance(value, tuple):
+        for number, item in enumerate(value):
+            yield from _leaves(item, path if len(value) == 1 else f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+def _as_error(path: Path, problems: list[str]) -> ConfigError:
+    hint = "every key is explained in config/drd.example.yaml; drd config schema prints the JSON Schema"
+    if len(problems) == 1:
+        return ConfigError(f"{path}: {problems[0]}", hint=hint)
+    return ConfigError("\n  ".join([f"{path}: {len(problems)} problems", *problems]), hint=hint)

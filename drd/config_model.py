@@ -1,0 +1,221 @@
+"""The shape of a drd configuration: every key, its default, its range and what it does.
+
+The descriptions feed the JSON Schema and are mirrored in ``config/drd.example.yaml``. To add a section: write its
+model, name it in :class:`Config`, and take its name out of :data:`LATER`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Literal, TypeAlias
+
+import pyrage
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from drd.config_sources import SourceConfig
+from drd.config_urls import KeylessHttpUrl
+from drd.config_values import (
+    SECRET_SCHEMA,
+    AutoOrCount,
+    Bandwidth,
+    Count,
+    Duration,
+    FilePath,
+    SecretField,
+    Section,
+    Size,
+    Text,
+    format_size,
+    refuse,
+    size_between,
+)
+from drd.repository.layout import is_source_name
+
+MIB = 1 << 20
+_BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
+
+#: Sections of the design that this release does not have; naming one is refused by name.
+LATER = ("schedules", "retention", "drills", "alertmanager", "daemon")
+
+
+def _prefix(value: str) -> str:
+    text = value.strip("/")
+    if text and not re.fullmatch(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*", text):
+        raise ValueError("allowed: letters, digits and - _ . in segments joined by /")
+    if len(text) > 100 or {".", ".."} & set(text.split("/")):
+        raise ValueError("allowed: at most 100 characters, no segment . or ..")
+    return text
+
+
+def _bucket(value: str) -> str:
+    if not re.fullmatch(_BUCKET_PATTERN, value):
+        raise ValueError("allowed: 3 to 63 of a-z, 0-9, dot and dash")
+    return value
+
+
+def _recipient(value: str) -> str:
+    if value.upper().startswith("AGE-SECRET-KEY-"):
+        raise PydanticCustomError("secret", "is an age identity (a secret!); allowed: its public half, age1…")
+    try:
+        pyrage.x25519.Recipient.from_str(value)
+    except pyrage.RecipientError as error:
+        raise ValueError("allowed: an age recipient, age1 and 58 characters more; see: drd keygen") from error
+    return value
+
+
+def _source_name(value: str) -> str:
+    if not is_source_name(value):
+        raise ValueError("allowed: a name of a-z, 0-9, dash, dot and underscore, at most 63 characters")
+    return value
+
+
+def _one_or_more(value: object) -> object:
+    return value if isinstance(value, (list, tuple)) else () if value is None else (value,)
+
+
+Bucket: TypeAlias = Annotated[
+    str, AfterValidator(_bucket), WithJsonSchema({"type": "string", "pattern": _BUCKET_PATTERN})
+]
+Recipient: TypeAlias = Annotated[
+    str, AfterValidator(_recipient), WithJsonSchema({"type": "string", "pattern": "^age1[02-9ac-hj-np-z]{58}$"})
+]
+
+
+class S3StoreConfig(Section):
+    """A bucket of Amazon S3 or anything that speaks its protocol."""
+
+    type: Literal["s3"] = Field(description="Kind of store.")
+    bucket: Bucket = Field(description="Name of the bucket; it must exist.")
+    prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+        default="", description="Folder of the bucket that is drd's alone. Several repositories may share a bucket."
+    )
+    endpoint_url: KeylessHttpUrl | None = Field(
+        default=None, description="Where the service is, for anything but Amazon: http(s)://host:port."
+    )
+    region: Text = Field(default="us-east-1", description="Region that requests are signed for.")
+    access_key_id: SecretField | None = Field(
+        default=None, description="Access key. Without keys: the AWS SDK's own chain (profile, instance role)."
+    )
+    secret_access_key: SecretField | None = Field(default=None, description="Secret key of the access key.")
+    session_token: SecretField | None = Field(default=None, description="Token of temporary credentials.")
+    addressing_style: Literal["auto", "path", "virtual"] = Field(
+        default="auto", description="Bucket in the path or in the host name; auto: path whenever endpoint_url is given."
+    )
+    ca_file: FilePath | None = Field(
+        default=None, description="Certificate authority for https. Default: the system's."
+    )
+    server_side_encryption: Literal["none", "AES256", "aws:kms"] = Field(
+        default="none", description="Encryption at rest by the service, besides drd's own: none, AES256 or aws:kms."
+    )
+    kms_key_id: Text | None = Field(default=None, description="Key for aws:kms. Default: the account's.")
+    storage_class: Text | None = Field(
+        default=None, description="Storage class of backup parts, such as STANDARD_IA. Default: the bucket's."
+    )
+    connect_timeout: Duration = Field(default=timedelta(seconds=10), description="How long to wait for a connection.")
+    read_timeout: Duration = Field(default=timedelta(seconds=60), description="How long to wait for an answer.")
+    patience: Duration = Field(
+        default=timedelta(minutes=2),
+        description="How long a request is retried in all before the store counts as away.",
+    )
+    max_bandwidth: Bandwidth | None = Field(default=None, description="Most bytes a second, both ways together.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> S3StoreConfig:
+        problems: dict[str, str] = {}
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            missing = "access_key_id" if self.access_key_id is None else "secret_access_key"
+            problems[missing] = "required: access_key_id and secret_access_key go together"
+        if self.session_token is not None and self.access_key_id is None:
+            problems["session_token"] = "has no effect without access_key_id and secret_access_key"  # noqa: S105
+        if self.kms_key_id is not None and self.server_side_encryption != "aws:kms":
+            problems["kms_key_id"] = "has no effect without server_side_encryption: aws:kms"
+        if self.ca_file is not None and self.endpoint_url is not None and self.endpoint_url.startswith("http:"):
+            problems["ca_file"] = "has no effect without TLS; write endpoint_url with https://"
+        refuse(problems)
+        return self
+
+
+class LocalStoreConfig(Section):
+    """A directory, best on another disk or a network mount."""
+
+    type: Literal["local"] = Field(description="Kind of store.")
+    path: FilePath = Field(
+        description="The directory; made when missing. A relative path starts at this file's folder."
+    )
+    max_bandwidth: Bandwidth | None = Field(default=None, description="Most bytes a second, both ways together.")
+
+
+class EncryptionConfig(Section):
+    """Encryption of every part by drd, before it leaves this machine (age, X25519)."""
+
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1)] = Field(
+        description="Public keys, age1…; the holder of any one identity can restore. See drd keygen."
+    )
+    identity: Annotated[
+        tuple[SecretField, ...],
+        BeforeValidator(_one_or_more),
+        WithJsonSchema({"anyOf": [SECRET_SCHEMA, {"type": "array", "items": SECRET_SCHEMA}]}),
+    ] = Field(
+        default=(), description="Secret key (or a list of them) for restore and verify --deep. Backing up needs none."
+    )
+
+
+class PipelineConfig(Section):
+    """How streams are cut, compressed and moved."""
+
+    compression: Literal["zstd"] = Field(default="zstd", description="Codec of every part.")
+    level: Annotated[Count, Field(ge=1, le=19)] = Field(
+        default=1, description="Zstandard level, 1 (fast, and good on dumps) to 19 (small, slow)."
+    )
+    part_size: Annotated[Size, size_between(MIB, 32 * MIB)] = Field(
+        default=8 * MIB,
+        description="Plain size of the first parts of a stream, 1MiB to 32MiB; long streams grow to 32MiB.",
+    )
+    workers: AutoOrCount = Field(
+        default="auto", description="Threads that compress, encrypt and move parts; auto: by CPU."
+    )
+    memory: Annotated[Size, size_between(8 * MIB, 64 << 30)] = Field(
+        default=96 * MIB, description="Most memory that parts on their way may hold together."
+    )
+
+    @model_validator(mode="after")
+    def _holds_two_parts(self) -> PipelineConfig:
+        if self.memory < 2 * self.part_size:
+            refuse({"memory": f"got {format_size(self.memory)}; allowed: at least twice part_size"})
+        return self
+
+
+class SpoolConfig(Section):
+    """Local disk that a dump passes through on its way to the store."""
+
+    dir: FilePath | None = Field(default=None, description="Folder for it. Default: the system's temporary folder.")
+    limit: Annotated[Size, size_between(16 * MIB, 1 << 40)] = Field(
+        default=192 * MIB, description="Most space one backup may use there; the dump is paused while it is full."
+    )
+
+
+StoreConfig: TypeAlias = Annotated[S3StoreConfig | LocalStoreConfig, Field(discriminator="type")]
+SourceName: TypeAlias = Annotated[str, AfterValidator(_source_name)]
+
+
+class Config(Section):
+    """Configuration of drd."""
+
+    store: StoreConfig = Field(description="Where backups live.")
+    encryption: EncryptionConfig | None = Field(
+        default=None, description="Encryption by drd. Without it, whoever reads the store reads your data."
+    )
+    pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Speed, size and memory.")
+    spool: SpoolConfig = Field(default_factory=SpoolConfig, description="Local disk for dumps under way.")
+    sources: dict[SourceName, SourceConfig] = Field(
+        default_factory=dict, description="The databases, each under a name that also names its folder in the store."
+    )
+
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each thing that is allowed but unwise, set by :func:`drd.config.load`."""
+        return self._warnings

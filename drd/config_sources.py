@@ -1,0 +1,245 @@
+"""The shape of ``sources``: one model for each kind of database drd backs up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+
+from drd.config_urls import HostPort, HttpUrl, ListenAddress, PostgresUrl, RedisUrl
+from drd.config_values import AutoOrCount, Bandwidth, Count, Duration, FilePath, SecretField, Section, Text, refuse
+
+
+def _all_or_names(value: object) -> tuple[str, ...] | Literal["all"]:
+    if value == "all":
+        return "all"
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(v, str) and v for v in value):
+        raise ValueError("allowed: all, or a list of names such as [shop, billing]")
+    if len(set(value)) != len(value):
+        raise ValueError("allowed: each name once")
+    return tuple(value)
+
+
+def _method(value: object) -> object:
+    if value in ("physical", "both"):
+        raise ValueError(f"method '{value}' is not in this release; use dump")
+    return value
+
+
+Databases: TypeAlias = Annotated[
+    tuple[str, ...] | Literal["all"],
+    PlainValidator(_all_or_names),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"const": "all"},
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True},
+            ]
+        }
+    ),
+]
+
+
+class SourceBase(Section):
+    """What every source has."""
+
+    labels: dict[Text, str] = Field(
+        default_factory=dict,
+        description="Words of your own, kept in each backup's manifest (readable without the key).",
+    )
+    deadline: Duration = Field(
+        default=timedelta(hours=6),
+        description="Longest wait for the server during one backup or restore of this source; then it is given up.",
+    )
+    rpo: Duration | None = Field(
+        default=None, description="How old the newest backup may become before drd status marks the source as late."
+    )
+
+
+class PostgresConfig(SourceBase):
+    """A PostgreSQL server (12 to 18), or databases of it."""
+
+    type: Literal["postgres"] = Field(description="The kind of database.")
+    url: PostgresUrl = Field(
+        description="Where the server is, without password. Several hosts and target_session_attrs=prefer-standby work."
+    )
+    password: SecretField | None = Field(default=None, description="Password of the URL's user.")
+    databases: Databases | None = Field(
+        default=None, description="Which databases: a list, or all of the server. Default: the one the URL names."
+    )
+    method: Annotated[Literal["dump"], BeforeValidator(_method)] = Field(
+        default="dump", description="How: dump is a parallel pg_dump. (physical and both are not in this release.)"
+    )
+    tools_dir: FilePath | None = Field(
+        default=None,
+        description="Folder of pg_dump and pg_restore. Default: the best match for the server that is found.",
+    )
+    lock_timeout: Duration = Field(
+        default=timedelta(seconds=60), description="How long pg_dump waits for a table that is locked by someone else."
+    )
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=10), description="How long to wait for a connection, for each host of the URL."
+    )
+    jobs: AutoOrCount = Field(default="auto", description="Parallel pg_dump and pg_restore workers; auto: by CPU.")
+
+    @model_validator(mode="after")
+    def _names_a_database(self) -> PostgresConfig:
+        if self.databases is None and urlsplit(self.url).path in {"", "/"}:
+            refuse({"databases": "the URL names no database; add one to it, or allowed: all, or a list of names"})
+        return self
+
+
+class HolderConfig(Section):
+    """The short-lived Redis server that a restore by replication reads from."""
+
+    listen: ListenAddress = Field(
+        default="127.0.0.1:0", description="Where it listens; port 0 is any free one. The target must reach it."
+    )
+    advertise: Text | None = Field(
+        default=None, description="Host name or address the target should use for it. Default: the host of listen."
+    )
+
+
+class RedisConfig(SourceBase):
+    """A Redis or Valkey server, a Sentinel group, or a cluster."""
+
+    type: Literal["redis"] = Field(description="The kind of database.")
+    url: RedisUrl = Field(
+        description="Where the server (or one node of the cluster) is, without password; rediss:// is TLS. "
+        "With sentinels, only its scheme counts."
+    )
+    username: Text | None = Field(default=None, description="ACL user; default: the default user.")
+    password: SecretField | None = Field(default=None, description="Password of the user.")
+    ca_file: FilePath | None = Field(default=None, description="Certificate authority for TLS. Default: the system's.")
+    cert_file: FilePath | None = Field(default=None, description="Client certificate for TLS.")
+    key_file: FilePath | None = Field(default=None, description="Private key of the client certificate.")
+    topology: Literal["auto", "standalone", "sentinel", "cluster"] = Field(
+        default="auto",
+        description="What is behind the URL; auto asks the server, and means sentinel if sentinels are given.",
+    )
+    sentinels: tuple[HostPort, ...] = Field(default=(), description="Addresses of Sentinels, host:port each.")
+    sentinel_master: Text | None = Field(default=None, description="Name of the primary that the Sentinels watch.")
+    sentinel_username: Text | None = Field(default=None, description="ACL user on the Sentinels.")
+    sentinel_password: SecretField | None = Field(default=None, description="Password on the Sentinels.")
+    prefer: Literal["replica", "primary"] = Field(
+        default="replica", description="Whom to read from; replica takes a healthy, current one where there is one."
+    )
+    restore_via: Literal["auto", "replication", "keys"] = Field(
+        default="auto",
+        description="How to restore: replication from a short-lived holder, or key by key (slower, needs no way back).",
+    )
+    holder: HolderConfig = Field(
+        default_factory=HolderConfig, description="The short-lived server of a restore by replication."
+    )
+    tools_dir: FilePath | None = Field(
+        default=None, description="Folder of redis-server and redis-check-rdb. Default: found on PATH."
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=60), description="How long the server may stay silent before it counts as gone."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RedisConfig:
+        problems: dict[str, str] = {}
+        if (self.cert_file is None) != (self.key_file is None):
+            problems["key_file"] = "cert_file and key_file go together"
+        if not self.url.startswith("rediss:"):
+            for key in ("ca_file", "cert_file", "key_file"):
+                if getattr(self, key) is not None:
+                    problems[key] = "has no effect without TLS; write the url with rediss://"
+        wants_sentinel = self.topology == "sentinel" or (self.topology == "auto" and bool(self.sentinels))
+        if wants_sentinel:
+            for key in ("sentinels", "sentinel_master"):
+                if not getattr(self, key):
+                    problems[key] = "required for a Sentinel group"
+        else:
+            for key in ("sentinels", "sentinel_master", "sentinel_username", "sentinel_password"):
+                if getattr(self, key):
+                    problems[key] = "has no effect without sentinels and topology sentinel or auto"
+        refuse(problems)
+        return self
+
+
+class GatewayConfig(Section):
+    """The short-lived S3 endpoint that the ClickHouse server writes to and reads from."""
+
+    listen: ListenAddress = Field(
+        default="127.0.0.1:0",
+        description="Where it listens; port 0 is any free one. The ClickHouse server must reach it.",
+    )
+    advertise: Text | None = Field(
+        default=None, description="Host name or address ClickHouse should use for it. Default: the host of listen."
+    )
+
+
+class DirectConfig(Section):
+    """How the ClickHouse server itself reaches the bucket. Default for each key: what ``store`` says."""
+
+    url: HttpUrl | None = Field(
+        default=None,
+        description="Bucket URL as the server sees it, such as https://s3.eu-west-1.amazonaws.com/drd-backups.",
+    )
+    access_key_id: SecretField | None = Field(default=None, description="Access key for the server's own use.")
+    secret_access_key: SecretField | None = Field(default=None, description="Secret key for the server's own use.")
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> DirectConfig:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            refuse({"secret_access_key": "access_key_id and secret_access_key go together"})
+        return self
+
+
+class DiskConfig(Section):
+    """A volume shared by the ClickHouse server and drd."""
+
+    name: Text = Field(description="Name of the disk in the server's configuration (backups/allowed_disk).")
+    path: FilePath = Field(description="Where drd sees the same folder.")
+
+
+class ClickHouseConfig(SourceBase):
+    """A ClickHouse server, through its HTTP interface."""
+
+    type: Literal["clickhouse"] = Field(description="The kind of database.")
+    url: HttpUrl = Field(description="HTTP interface of the server, without password: http://user@host:8123.")
+    password: SecretField | None = Field(default=None, description="Password of the URL's user.")
+    databases: Databases = Field(default="all", description="Which databases: a list, or all but the system's own.")
+    mode: Literal["gateway", "direct", "disk"] = Field(
+        default="gateway",
+        description="Way out of the server: gateway (through drd, encrypted), direct (the server writes to the bucket, "
+        "not encrypted by drd), disk (a shared volume).",
+    )
+    gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="For mode gateway.")
+    direct: DirectConfig = Field(default_factory=DirectConfig, description="For mode direct.")
+    disk: DiskConfig | None = Field(default=None, description="For mode disk.")
+    ca_file: FilePath | None = Field(
+        default=None, description="Certificate authority for https. Default: the system's."
+    )
+    connect_timeout: Duration = Field(default=timedelta(seconds=10), description="How long to wait for a connection.")
+    stall_timeout: Duration = Field(
+        default=timedelta(minutes=5), description="How long BACKUP or RESTORE may make no progress before it is killed."
+    )
+    s3_retry_attempts: Annotated[Count, Field(ge=0, le=1000)] = Field(
+        default=10, description="How often the server itself retries a failing S3 request (its own default is 1000)."
+    )
+    bandwidth: Bandwidth | None = Field(
+        default=None, description="Most bytes a second the server may read for a backup (max_backup_bandwidth)."
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_mode(self) -> ClickHouseConfig:
+        problems: dict[str, str] = {
+            key: f"has no effect with mode {self.mode}; remove it or write mode: {key}"
+            for key in ("gateway", "direct", "disk")
+            if key in self.model_fields_set and getattr(self, key) is not None and key != self.mode
+        }
+        if self.mode == "disk" and self.disk is None:
+            problems["disk"] = "required for mode disk: {name: backups, path: /mnt/clickhouse-backups}"
+        if self.ca_file is not None and not self.url.startswith("https:"):
+            problems["ca_file"] = "has no effect without TLS; write the url with https://"
+        refuse(problems)
+        return self
+
+
+SourceConfig: TypeAlias = Annotated[PostgresConfig | RedisConfig | ClickHouseConfig, Field(discriminator="type")]
