@@ -20,9 +20,10 @@ from drd.errors import ConfigError, IntegrityError
 REPOSITORY_KEY = "drd.json"
 MAX_KEY_BYTES = 900  # S3 allows 1024 bytes, prefix included
 
-_ID = re.compile(r"\d{8}T\d{6}Z-[a-z0-9]{6}")
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9]{6}")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _ARTIFACT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_RESERVED_ARTIFACT = re.compile(r"manifest\.json(/.*)?|(.*/)?[0-9]{6,}\.zst(\.age)?(/.*)?")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # no l, o, 0, 1: read aloud at night
 
 
@@ -50,6 +51,16 @@ def is_source_name(text: str) -> bool:
 def is_artifact_name(text: str) -> bool:
     """Whether ``text`` may name an artifact: safe segments, no ``..``, no empty one."""
     return _ARTIFACT.fullmatch(text) is not None
+
+
+def is_reserved_artifact_name(text: str) -> bool:
+    """Whether an artifact of that name would collide with a manifest or with another artifact's parts."""
+    return _RESERVED_ARTIFACT.fullmatch(text) is not None
+
+
+def is_encrypted_key(key: str) -> bool:
+    """Whether the key of a part says that it is an age file."""
+    return key.endswith(".age")
 
 
 def validate_key(key: str) -> str:

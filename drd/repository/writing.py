@@ -1,0 +1,330 @@
+"""The way in: artifacts are cut into parts, and each part is digested, encoded and put by a pool of threads.
+
+Every part is one plain put of known length, so workers need no order, a put can always be repeated and nothing
+half-made remains. zstd, SHA-256 and sockets release the interpreter lock, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from drd.cancel import CancelToken
+from drd.errors import Cancelled, IntegrityError
+from drd.model import Artifact, Part
+from drd.protocols import BytesLike, Store
+from drd.repository import layout
+from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, validate_part_size
+from drd.repository.codec import Codec
+
+DEFAULT_MEMORY_LIMIT_BYTES = 96 * MIB
+_POLL_S = 0.2  # how soon a blocked writer notices a cancellation
+_ENGINE_BUG = "a bug in the engine: please report it"
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is known of one artifact: its parts by index, and whether it is still open."""
+
+    name: str
+    parts: dict[int, Part] = field(default_factory=dict)
+    sealed_parts: int = 0
+    state: str = "open"  # open, closed, aborted
+
+
+@dataclass(slots=True)
+class _Job:
+    """One part on its way; ``charged_bytes`` is its share of the memory limit."""
+
+    record: _Record
+    index: int
+    plain: bytearray
+    charged_bytes: int
+
+
+class PartSink:
+    """Stores what an engine dumps; implements :class:`~drd.protocols.ArtifactSink`, a context manager.
+
+    Leaving the block without :meth:`finish` aborts. After :meth:`finish` or :meth:`abort` no thread is left.
+
+    Args:
+        store: where parts are put.
+        codec: how parts are encoded; needs no identity.
+        source: name of the source, and
+        backup_id: id of the backup, which make the keys.
+        workers: how many threads encode and put.
+        part_size: plain bytes of an artifact's first parts (see :func:`~drd.repository.chunking.part_size_at`).
+        memory_limit_bytes: plain bytes of full parts waiting or being encoded. A write blocks at the limit; one
+            part is always let through, so it cannot deadlock. Besides it, each open artifact holds up to one
+            part, and each worker up to two encoded copies of its part.
+        cancel: stops it; blocked writers raise Cancelled.
+        reuse: parts of ancestors by plain SHA-256: a part with that content is referred to and not stored again.
+            The caller gives only parts that exist, and that are encrypted to the same recipients.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        *,
+        source: str,
+        backup_id: str,
+        workers: int,
+        part_size: int = DEFAULT_PART_BYTES,
+        memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
+        cancel: CancelToken,
+        reuse: Mapping[str, Part] | None = None,
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._source = source
+        self._backup_id = backup_id
+        self._workers = max(1, workers)
+        self.part_size = validate_part_size(part_size)
+        self._limit_bytes = memory_limit_bytes
+        self._cancel = cancel
+        self._reuse = reuse or {}
+        self._records: dict[str, _Record] = {}
+        self._queue: deque[_Job] = deque()
+        self._threads: list[threading.Thread] = []
+        lock = threading.Lock()
+        self._work = threading.Condition(lock)  # something to do, or the end
+        self._room = threading.Condition(lock)  # less in flight, or a failure
+        self._in_flight_bytes = 0
+        self._idle = 0
+        self._ending = False
+        self._finished = False
+        self._failure: BaseException | None = None
+        self._bytes_written = 0
+        self._bytes_stored = 0
+        self._bytes_reused = 0
+
+    @property
+    def bytes_written(self) -> int:
+        """Plain bytes of all parts sealed so far, for progress."""
+        return self._bytes_written
+
+    @property
+    def bytes_stored(self) -> int:
+        """Encoded bytes put so far, for progress."""
+        return self._bytes_stored
+
+    @property
+    def bytes_reused(self) -> int:
+        """Plain bytes found in an ancestor and not stored again."""
+        return self._bytes_reused
+
+    def open(self, name: str) -> PartWriter:
+        """Begin an artifact. Raises IntegrityError when the name is unusable or was used before in this backup."""
+        layout.part_key(self._source, self._backup_id, name, 0, encrypted=self._codec.encrypted)
+        if layout.is_reserved_artifact_name(name):
+            raise IntegrityError(f"an artifact cannot be named {name}", hint=_ENGINE_BUG)
+        with self._work:
+            self._raise_if_failed()
+            if self._ending or name in self._records:
+                raise IntegrityError(f"artifact {name} opened twice or after the end", hint=_ENGINE_BUG)
+            record = self._records[name] = _Record(name)
+        return PartWriter(self, record)
+
+    def finish(self) -> tuple[Artifact, ...]:
+        """Wait until every part is stored and return the artifacts by name; empty ones have no parts.
+
+        Raises the first failure of any worker, Cancelled, or IntegrityError when an artifact was left open.
+        """
+        try:
+            with self._room:
+                self._raise_if_failed()
+                if still_open := [r.name for r in self._records.values() if r.state == "open"]:
+                    raise IntegrityError(f"artifact {still_open[0]} was never finished: the dump is not whole")
+                while self._in_flight_bytes:
+                    self._room.wait(_POLL_S)
+                    self._raise_if_failed()
+                self._raise_if_failed()
+                self._finished = True
+        finally:
+            self.abort()
+        done = [r for r in self._records.values() if r.state == "closed"]
+        return tuple(
+            Artifact(r.name, tuple(r.parts[index] for index in range(r.sealed_parts)))
+            for r in sorted(done, key=lambda r: r.name)
+        )
+
+    def abort(self) -> None:
+        """Stop: drop what waits, let puts under way end, and return when no thread is left. Idempotent."""
+        with self._work:
+            if self._failure is None and not self._finished:
+                self._failure = Cancelled("the backup was stopped; it does not exist")
+            self._end()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    # What writers call
+
+    def raise_if_failed(self) -> None:
+        """Raise what stopped the pipeline, if anything did."""
+        self._raise_if_failed()
+
+    def submit(self, record: _Record, plain: bytearray) -> None:
+        """Hand over a full part; blocks while too much is in flight."""
+        size = len(plain)
+        with self._room:
+            self._raise_if_failed()
+            while self._in_flight_bytes and self._in_flight_bytes + size > self._limit_bytes:
+                self._room.wait(_POLL_S)
+                self._raise_if_failed()
+            self._in_flight_bytes += size
+            self._bytes_written += size
+            self._queue.append(_Job(record, record.sealed_parts, plain, size))
+            record.sealed_parts += 1
+            if self._idle < len(self._queue) and len(self._threads) < self._workers:
+                name = f"drd-put-{len(self._threads)}"
+                self._threads.append(thread := threading.Thread(target=self._run, name=name, daemon=True))
+                thread.start()
+            self._work.notify()
+
+    def settle(self, record: _Record, state: str) -> None:
+        """Note that an artifact was closed or aborted."""
+        with self._work:
+            record.state = state
+
+    # What workers do
+
+    def _run(self) -> None:
+        while (job := self._next_job()) is not None:
+            try:
+                part = self._store_part(job)
+            except BaseException as error:  # noqa: BLE001 - handed on to every writer and to finish()
+                self._fail(error)
+                part = None
+            with self._room:
+                self._in_flight_bytes -= job.charged_bytes
+                if part is not None:
+                    job.record.parts[job.index] = part
+                self._room.notify_all()
+
+    def _next_job(self) -> _Job | None:
+        with self._work:
+            self._idle += 1
+            while not self._queue and not self._ending:
+                self._work.wait()
+            self._idle -= 1
+            return self._queue.popleft() if self._queue else None
+
+    def _store_part(self, job: _Job) -> Part:
+        size = len(job.plain)
+        plain_sha256 = hashlib.sha256(job.plain).hexdigest()
+        if (ancestor := self._reusable(plain_sha256, size)) is not None:
+            with self._room:
+                self._bytes_reused += size
+            return ancestor
+        self._cancel.raise_if_cancelled()
+        frame = self._codec.compress(job.plain)
+        job.plain.clear()  # its memory goes before the encrypted copy comes
+        self._discharge(job, len(frame))
+        stored = self._codec.encrypt(frame)
+        del frame
+        key = layout.part_key(
+            self._source, self._backup_id, job.record.name, job.index, encrypted=self._codec.encrypted
+        )
+        part = Part(key, size, len(stored), plain_sha256, hashlib.sha256(stored).hexdigest())
+        self._cancel.raise_if_cancelled()
+        if self._failure is not None:
+            raise self._failure
+        self._store.put(key, stored)
+        with self._room:
+            self._bytes_stored += len(stored)
+        return part
+
+    def _reusable(self, plain_sha256: str, size: int) -> Part | None:
+        part = self._reuse.get(plain_sha256)
+        if part is None or part.plain_bytes != size:
+            return None
+        # never refer from an encrypted backup to a part in the clear, or the other way round
+        return part if layout.is_encrypted_key(part.key) == self._codec.encrypted else None
+
+    def _discharge(self, job: _Job, now_bytes: int) -> None:
+        with self._room:
+            if now_bytes < job.charged_bytes:
+                self._in_flight_bytes -= job.charged_bytes - now_bytes
+                job.charged_bytes = now_bytes
+                self._room.notify_all()
+
+    # Both, holding the lock
+
+    def _fail(self, error: BaseException) -> None:
+        with self._work:
+            if self._failure is None:
+                self._failure = error
+            self._end()
+
+    def _end(self) -> None:
+        self._ending = True
+        while self._queue:
+            self._in_flight_bytes -= self._queue.popleft().charged_bytes
+        self._work.notify_all()
+        self._room.notify_all()
+
+    def _raise_if_failed(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self._cancel.raise_if_cancelled()
+
+
+class PartWriter:
+    """One artifact being cut into parts; implements :class:`~drd.protocols.ArtifactWriter`."""
+
+    def __init__(self, sink: PartSink, record: _Record) -> None:
+        self._sink = sink
+        self._record = record
+        self._offset = 0
+        self._size = part_size_at(0, sink.part_size)
+        self._buffer = bytearray()
+
+    def write(self, data: BytesLike) -> None:
+        """Append a copy of ``data``; blocks while the pipeline is full, raises what stopped it."""
+        self._require_open()
+        self._sink.raise_if_failed()
+        view = memoryview(data).cast("B")
+        while view:
+            room = self._size - len(self._buffer)
+            self._buffer += view[:room]
+            view = view[room:]
+            if len(self._buffer) == self._size:
+                self._seal()
+
+    def close(self) -> None:
+        """End the artifact; its last part is on its way."""
+        self._require_open()
+        self._sink.raise_if_failed()
+        if self._buffer:
+            self._seal()
+        self._sink.settle(self._record, "closed")
+
+    def abort(self) -> None:
+        """Drop the artifact: it will not be in the manifest. Parts already put go when the backup is removed."""
+        self._buffer = bytearray()
+        if self._record.state == "open":
+            self._sink.settle(self._record, "aborted")
+
+    def _seal(self) -> None:
+        full, self._buffer = self._buffer, bytearray()
+        self._offset += len(full)
+        self._size = part_size_at(self._offset, self._sink.part_size)
+        self._sink.submit(self._record, full)
+
+    def _require_open(self) -> None:
+        if self._record.state != "open":
+            raise IntegrityError(f"artifact {self._record.name} was written after it was {self._record.state}")
