@@ -7,7 +7,7 @@ import json
 import secrets
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -24,8 +24,8 @@ _LAUNCHER = Path(__file__).with_name("clickhouse_launcher.py")
 class ClickHouse(Server):
     """ClickHouse 26.7 as a real server on loopback.
 
-    Users: ``admin`` (everything that this build can grant), ``reader`` (SELECT only, so BACKUP is refused), both with the
-    password ``password``. Disk ``backups`` and ``File`` backups lie in ``backups_dir``, which several servers may share.
+    Users: ``admin`` (everything that this build can grant), ``reader`` (SELECT only, so BACKUP is refused), both with
+    the password ``password``. Disk ``backups`` and ``File`` backups lie in ``backups_dir``, which servers may share.
     ``max_memory_bytes`` caps the server. Not in this build: SQL users, ON CLUSTER, Replicated tables, HTTPS.
     """
 
@@ -99,15 +99,15 @@ class ClickHouse(Server):
         user: str | None = None,
         password: str | None = None,
         timeout_s: float = 300.0,
-        **settings: object,
+        settings: Mapping[str, object] | None = None,
     ) -> str:
         """Run one statement over HTTP and return the answer's text (TSV unless the SQL names a FORMAT).
 
-        Keyword arguments are ClickHouse settings. Raises :class:`DevstackError` with the server's first line.
+        ``settings`` are ClickHouse's. Raises :class:`DevstackError` with the server's first line.
         """
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
         headers = {"X-ClickHouse-User": user or self.user, "X-ClickHouse-Key": password or self.password}
-        options = {"wait_end_of_query": 1, **settings}
+        options = {"wait_end_of_query": 1, **(settings or {})}
         try:
             connection.request("POST", f"/?{urlencode(options)}", body=sql.encode(), headers=headers)
             answer = connection.getresponse()
@@ -120,9 +120,9 @@ class ClickHouse(Server):
             raise DevstackError(f"{self.name}: {text.strip()[:500]}")
         return text
 
-    def rows(self, sql: str, **settings: object) -> list[dict[str, Any]]:
+    def rows(self, sql: str) -> list[dict[str, Any]]:
         """Run one SELECT (without FORMAT) and return its rows."""
-        text = self.query(f"{sql} FORMAT JSONEachRow", output_format_json_quote_64bit_integers=0, **settings)
+        text = self.query(f"{sql} FORMAT JSONEachRow", settings={"output_format_json_quote_64bit_integers": 0})
         return [json.loads(line) for line in text.splitlines()]
 
     def fresh_database(self) -> str:

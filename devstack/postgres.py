@@ -10,7 +10,7 @@ import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import psycopg
 
@@ -87,7 +87,7 @@ class Postgres(Server):
         """Create an empty database (UTF-8, collation C) and return its name."""
         name = f"{prefix}_{uuid.uuid4().hex[:12]}"
         with self.connect() as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 ENCODING \'UTF8\' LOCALE \'C\''.encode())
+            connection.execute(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'".encode())
         return name
 
     def drop_database(self, name: str) -> None:
@@ -117,7 +117,9 @@ class Postgres(Server):
         """Fill ``data_dir`` by initdb, and include devstack's settings."""
         password_file = private_file(self.dir / "password", self.password)
         self._own(password_file)
-        options = f"--username={self.user} --encoding=UTF8 --locale=C --auth-local=trust --auth-host=scram-sha-256 --no-sync"
+        options = (
+            f"--username={self.user} --encoding=UTF8 --locale=C --auth-local=trust --auth-host=scram-sha-256 --no-sync"
+        )
         self.tool("initdb", *options.split(), f"--pwfile={password_file}", "-D", str(self.data_dir))
         password_file.unlink()
         with (self.data_dir / "postgresql.conf").open("a", encoding="utf-8") as stream:

@@ -48,9 +48,9 @@ def is_alive(process: ProcessId) -> bool:
 def descendants(process: ProcessId) -> list[ProcessId]:
     """Return every live process below ``process``, itself excluded."""
     children: defaultdict[int, list[ProcessId]] = defaultdict(list)
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (found := _stat(int(entry))) and found[0] not in "ZX":
-            children[found[1]].append(ProcessId(int(entry), found[2]))
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (found := _stat(int(entry.name))) and found[0] not in "ZX":
+            children[found[1]].append(ProcessId(int(entry.name), found[2]))
     result: list[ProcessId] = []
     pending = [process.pid]
     while pending:

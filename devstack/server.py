@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from devstack.errors import DevstackError
+from devstack.ledger import remove_tree
 from devstack.ports import free_port
 from devstack.process import ProcessId, descendants, end, identify, send
 from devstack.workspace import Workspace
@@ -134,6 +135,11 @@ class Server(ABC):
             end(process, number, self.stop_grace_s)
         self._process.wait()
         self._process = None
+
+    def remove(self) -> None:
+        """End it at once and remove its folder; it cannot be started again."""
+        self.kill()
+        remove_tree(self.dir)
 
     def pause(self) -> None:
         """Freeze it: connections are accepted by the kernel and nothing answers."""

@@ -1,0 +1,181 @@
+"""Real servers for tests, each started on first use and once a session; all of it goes away with pytest.
+
+Shared, one a session: ``postgres``, ``redis_source``, ``redis_target``, ``clickhouse_source``, ``clickhouse_target``,
+``s3``. Fresh, one a test: ``pg_database``, ``empty_redis_source``, ``empty_redis_target``, ``clickhouse_database``,
+``bucket``. For tests that break a server: the factories ``start_postgres``, ``start_redis``, ``start_clickhouse``,
+``start_s3``, whose servers end with the test.
+
+A service that is missing skips its tests on a developer's machine and fails them where ``CI=true``.
+``python -m devstack obtain`` gets them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import pytest
+
+from devstack import ledger, obtain
+from devstack.clickhouse import ClickHouse
+from devstack.errors import ServiceMissing
+from devstack.postgres import Postgres
+from devstack.redis import Redis
+from devstack.s3 import SeaweedS3
+from devstack.server import Server
+from devstack.workspace import Workspace
+
+ServerT = TypeVar("ServerT", bound=Server)
+
+StartPostgres: TypeAlias = Callable[..., Postgres]
+StartRedis: TypeAlias = Callable[..., Redis]
+StartClickHouse: TypeAlias = Callable[..., ClickHouse]
+StartS3: TypeAlias = Callable[..., SeaweedS3]
+
+
+def pytest_report_header() -> list[str]:
+    """Say which services this run has."""
+    return [f"devstack: {line}" for line in obtain.inventory()]
+
+
+@contextmanager
+def _present() -> Iterator[None]:
+    """Turn a missing service into a skip, or into a failure where nothing may be missing."""
+    try:
+        yield
+    except ServiceMissing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have every service: {missing}", pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def workspace() -> Iterator[Workspace]:
+    """Give the folder in which the session's servers live."""
+    ledger.reap_abandoned()
+    with Workspace.create() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def postgres(workspace: Workspace) -> Postgres:
+    """Give the session's PostgreSQL."""
+    with _present():
+        return Postgres(workspace).start()
+
+
+@pytest.fixture(scope="session")
+def redis_source(workspace: Workspace) -> Redis:
+    """Give the session's Redis to back up."""
+    with _present():
+        return Redis(workspace, name="redis-source").start()
+
+
+@pytest.fixture(scope="session")
+def redis_target(workspace: Workspace) -> Redis:
+    """Give the session's Redis to restore into."""
+    with _present():
+        return Redis(workspace, name="redis-target").start()
+
+
+@pytest.fixture(scope="session")
+def clickhouse_source(workspace: Workspace) -> ClickHouse:
+    """Give the session's ClickHouse to back up."""
+    with _present():
+        return ClickHouse(workspace, name="clickhouse-source").start()
+
+
+@pytest.fixture(scope="session")
+def clickhouse_target(workspace: Workspace, clickhouse_source: ClickHouse) -> ClickHouse:
+    """Give the session's ClickHouse to restore into; its ``backups`` disk is the source's."""
+    with _present():
+        return ClickHouse(workspace, name="clickhouse-target", backups_dir=clickhouse_source.backups_dir).start()
+
+
+@pytest.fixture(scope="session")
+def s3(workspace: Workspace) -> SeaweedS3:
+    """Give the session's S3 store."""
+    with _present():
+        return SeaweedS3(workspace).start()
+
+
+@pytest.fixture
+def pg_database(postgres: Postgres) -> Iterator[str]:
+    """Give the name of a new empty database on ``postgres``."""
+    name = postgres.fresh_database()
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def empty_redis_source(redis_source: Redis) -> Redis:
+    """Give ``redis_source`` without keys."""
+    redis_source.flush()
+    return redis_source
+
+
+@pytest.fixture
+def empty_redis_target(redis_target: Redis) -> Redis:
+    """Give ``redis_target`` without keys."""
+    redis_target.flush()
+    return redis_target
+
+
+@pytest.fixture
+def clickhouse_database(request: pytest.FixtureRequest, clickhouse_source: ClickHouse) -> Iterator[str]:
+    """Give a database name that is on neither ClickHouse; what was made of it is dropped on both."""
+    name = clickhouse_source.fresh_database()
+    yield name
+    clickhouse_source.query(f"DROP DATABASE IF EXISTS {name} SYNC")
+    if "clickhouse_target" in request.fixturenames:
+        target: ClickHouse = request.getfixturevalue("clickhouse_target")
+        target.query(f"DROP DATABASE IF EXISTS {name} SYNC")
+
+
+@pytest.fixture
+def bucket(s3: SeaweedS3) -> Iterator[str]:
+    """Give the name of a new empty bucket on ``s3``."""
+    name = s3.fresh_bucket()
+    yield name
+    s3.drop_bucket(name)
+
+
+def _factory(workspace: Workspace, kind: type[ServerT]) -> Iterator[Callable[..., ServerT]]:
+    """Give a function that starts private servers with the class's own options; they end with the test."""
+    started: list[ServerT] = []
+
+    def start(**options: Any) -> ServerT:
+        with _present():
+            server = kind(workspace, **options)
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in reversed(started):
+        server.remove()
+
+
+@pytest.fixture
+def start_postgres(workspace: Workspace) -> Iterator[StartPostgres]:
+    """Give a starter of private PostgreSQL servers: ``start_postgres(settings={...}, major=15)``."""
+    yield from _factory(workspace, Postgres)
+
+
+@pytest.fixture
+def start_redis(workspace: Workspace) -> Iterator[StartRedis]:
+    """Give a starter of private Redis servers: ``start_redis(append_only=False, options={...})``."""
+    yield from _factory(workspace, Redis)
+
+
+@pytest.fixture
+def start_clickhouse(workspace: Workspace) -> Iterator[StartClickHouse]:
+    """Give a starter of private ClickHouse servers."""
+    yield from _factory(workspace, ClickHouse)
+
+
+@pytest.fixture
+def start_s3(workspace: Workspace) -> Iterator[StartS3]:
+    """Give a starter of private S3 stores."""
+    yield from _factory(workspace, SeaweedS3)
