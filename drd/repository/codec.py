@@ -37,7 +37,7 @@ class Codec:
             raise ConfigError(f"zstd level {level} is out of range", hint=f"choose {MIN_LEVEL} to {MAX_LEVEL}")
         self.level = level
         self.recipients = recipients
-        self._identities = identities
+        self.identities = identities
         self._local = threading.local()
         self._age_recipients = [_parse_recipient(text) for text in recipients]
 
@@ -45,11 +45,6 @@ class Codec:
     def encrypted(self) -> bool:
         """Whether what it encodes is encrypted."""
         return bool(self.recipients)
-
-    @property
-    def can_decrypt(self) -> bool:
-        """Whether there is any identity."""
-        return bool(self._identities)
 
     def encode(self, plain: BytesLike) -> bytes:
         """Return ``plain`` as it is to be stored."""
@@ -84,16 +79,16 @@ class Codec:
     def require_identity(self, recipients: tuple[str, ...]) -> None:
         """Raise ConfigError, with the recipients by name, when what is encrypted to them cannot be opened here."""
         if not self.matches_recipients(recipients):
-            which = "none of the configured identities opens it" if self._identities else "no identity is configured"
+            which = "none of the configured identities opens it" if self.identities else "no identity is configured"
             raise ConfigError(f"this backup is encrypted to {', '.join(recipients)}; {which}", hint=_KEY_HINT)
 
     @cached_property
     def _own_recipients(self) -> frozenset[str]:
-        return frozenset(recipient_of(identity) for identity in self._identities)
+        return frozenset(recipient_of(identity) for identity in self.identities)
 
     @cached_property
     def _age_identities(self) -> list[Any]:
-        return [_parse_identity(identity) for identity in self._identities]
+        return [_parse_identity(identity) for identity in self.identities]
 
     @property
     def _compressor(self) -> zstandard.ZstdCompressor:
@@ -117,7 +112,7 @@ class Codec:
         return found
 
     def _decrypt(self, stored: bytes) -> bytes:
-        if not self._identities:
+        if not self.identities:
             raise ConfigError("the part is encrypted and no identity is configured", hint=_KEY_HINT)
         import pyrage  # noqa: PLC0415
 

@@ -34,8 +34,14 @@ def new_backup_id(now: datetime) -> str:
 
 
 def is_backup_id(text: str) -> bool:
-    """Whether ``text`` has the form of a backup id."""
-    return _ID.fullmatch(text) is not None
+    """Whether ``text`` has the form of a backup id, with a time that exists."""
+    if _ID.fullmatch(text) is None:
+        return False
+    try:
+        backup_time(text)
+    except ValueError:
+        return False
+    return True
 
 
 def backup_time(backup_id: str) -> datetime:
@@ -119,6 +125,16 @@ def part_key(source: str, backup_id: str, artifact: str, index: int, *, encrypte
 def direct_prefix(source: str, backup_id: str) -> str:
     """Prefix of what a ClickHouse server writes itself in direct mode."""
     return f"{backup_prefix(source, backup_id)}clickhouse/"
+
+
+def owner_of(key: str) -> str:
+    """Return the backup id in whose folder an object below ``backups/`` lies."""
+    return key.split("/")[2]
+
+
+def is_own_key(key: str) -> bool:
+    """Whether drd puts objects of that name, or below that folder, at the top of a repository."""
+    return key.startswith(("backups/", "wal/", "drills/", "leases/", "drd", ".drd"))
 
 
 def lease_prefix(name: str) -> str:

@@ -1,0 +1,218 @@
+"""The catalog: which backups exist, read from the bucket and nothing else.
+
+A backup exists if and only if its manifest does. A folder without one is what an interrupted run left: it is never
+listed as a backup, only as unfinished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, ObjectMissing
+from drd.model import Backup
+from drd.protocols import Store
+from drd.repository import layout, manifest
+
+_READERS = 8
+_DELETE_BATCH = 1000
+_MIN_ABBREVIATION = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One backup: what its manifest says, or the ``problem`` with the manifest. Exactly one of both is set."""
+
+    source: str
+    id: str
+    backup: Backup | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a sweep removed; ``kept`` are unfinished ids that a backup refers to, or may refer to."""
+
+    ids: tuple[str, ...]
+    objects: int
+    bytes: int
+    kept: tuple[str, ...] = ()
+
+
+class Catalog:
+    """The backups in a store. Holds no state, so it is never stale; thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def sources(self) -> list[str]:
+        """Return the sources that have a folder, by name."""
+        names = self._folders(layout.sources_prefix())
+        return [name for name in names if layout.is_source_name(name)]
+
+    def entries(self, source: str | None = None) -> list[CatalogEntry]:
+        """Return the backups of a source, or of all, ascending by id; a damaged manifest is an entry with a problem.
+
+        A source that was never backed up has none. Manifests are read side by side; parts are never listed.
+        """
+        places = [(name, found) for name in self._named(source) for found in self._ids(name)]
+        entries = [entry for entry in self._read_all(places) if entry is not None]
+        return sorted(entries, key=lambda entry: (entry.id, entry.source))
+
+    def unfinished(self, source: str) -> list[str]:
+        """Return the ids that have a folder and no manifest, ascending: interrupted, or under way right now."""
+        places = [(source, found) for found in self._ids(source)]
+        entries = self._read_all(places)
+        return [found for (_, found), entry in zip(places, entries, strict=True) if entry is None]
+
+    def entry(self, backup_id: str) -> CatalogEntry:
+        """Find a backup by its id, or by a beginning or end of it that only one has.
+
+        Raises NoSuchBackup when there is none, when several match, or when it is only an unfinished one.
+        """
+        places = self._matching(backup_id)
+        found = [entry for entry in self._read_all(places) if entry is not None]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            shown = ", ".join(sorted(entry.id for entry in found)[:5])
+            raise NoSuchBackup(
+                f"{backup_id!r} means several backups: {shown}{' and more' if len(found) > 5 else ''}",
+                subject=backup_id,
+                hint="give more of the id",
+            )
+        if places:
+            raise NoSuchBackup(
+                f"{places[0][1]} was never finished, so it is no backup",
+                subject=backup_id,
+                hint="drd list shows the backups there are",
+            )
+        raise NoSuchBackup(
+            f"no backup has the id {backup_id!r}",
+            subject=backup_id,
+            hint="drd list shows the backups there are; an id may be shortened to the six characters at its end",
+        )
+
+    def get(self, backup_id: str) -> Backup:
+        """Return a backup as :meth:`entry` finds it; raises IntegrityError when its manifest is damaged."""
+        entry = self.entry(backup_id)
+        return entry.backup or self._read_manifest(entry.source, entry.id)
+
+    def publish(self, backup: Backup) -> None:
+        """Write the manifest: the moment from which the backup exists. All its parts must be stored by now.
+
+        Raises IntegrityError when another manifest has this id; a repeated put of the same one is fine.
+        """
+        key = layout.manifest_key(backup.source, backup.id)
+        data = manifest.to_json(backup)
+        try:
+            self._store.put(key, data, if_absent=True)
+        except ObjectExists as error:
+            # A put whose answer was lost is repeated by the store and then finds itself.
+            if self._store.get(key, length=len(data) + 1) != data:
+                raise IntegrityError(f"another backup with the id {backup.id} exists already", subject=key) from error
+
+    def sweep(self, source: str, *, older_than: datetime | None = None, keep: Collection[str] = ()) -> SweepReport:
+        """Delete what unfinished backups of a source left; the caller holds the source's lease.
+
+        Only ids that began before ``older_than`` (if given) and are not in ``keep``. Never touches a folder that a
+        manifest refers to, nor one that an unreadable manifest may refer to. Raises store errors; what was deleted
+        until then stays deleted, and a rerun goes on.
+        """
+        entries = self.entries(source)
+        finished = {entry.id for entry in entries}
+        candidates = [
+            found
+            for found in self._ids(source)
+            if found not in finished
+            and found not in keep
+            and (older_than is None or layout.backup_time(found) < older_than)
+        ]
+        if not candidates:
+            return SweepReport((), 0, 0)
+        needed = _referred(entries)
+        unreadable = max((entry.id for entry in entries if entry.backup is None), default="")
+        kept = [found for found in candidates if found in needed or found[:16] <= unreadable[:16]]
+        swept: list[str] = []
+        objects = size = 0
+        for found in candidates:
+            if found not in kept:
+                count, freed = self.discard(source, found)
+                swept.append(found)
+                objects, size = objects + count, size + freed
+        return SweepReport(tuple(swept), objects, size, tuple(kept))
+
+    def discard(self, source: str, backup_id: str) -> tuple[int, int]:
+        """Delete all objects of one unfinished backup; return how many, and their bytes.
+
+        Raises IntegrityError when it has a manifest (then it is a backup, and nothing is deleted), and store errors.
+        """
+        key = layout.manifest_key(source, backup_id)
+        if self._exists(key):
+            raise IntegrityError(f"{backup_id} is a backup and was not deleted", subject=key)
+        objects = size = 0
+        batch: list[str] = []
+        # Taken whole before deleting: not every store lists well while it is being emptied.
+        for info in list(self._store.list(layout.backup_prefix(source, backup_id))):
+            batch.append(info.key)
+            objects, size = objects + 1, size + info.size_bytes
+            if len(batch) == _DELETE_BATCH:
+                self._store.delete(batch)
+                batch = []
+        if batch:
+            self._store.delete(batch)
+        return objects, size
+
+    def _named(self, source: str | None) -> list[str]:
+        return self.sources() if source is None else [source]
+
+    def _folders(self, prefix: str) -> list[str]:
+        listed = self._store.list(prefix, delimiter="/")
+        return [info.key[len(prefix) : -1] for info in listed if info.key.endswith("/")]
+
+    def _ids(self, source: str) -> list[str]:
+        return [name for name in self._folders(layout.source_prefix(source)) if layout.is_backup_id(name)]
+
+    def _matching(self, text: str) -> list[tuple[str, str]]:
+        places = [(source, found) for source in self.sources() for found in self._ids(source)]
+        if exact := [place for place in places if place[1] == text]:
+            return exact
+        if len(text) < _MIN_ABBREVIATION:
+            return []
+        return [place for place in places if place[1].startswith(text) or place[1].endswith(text)]
+
+    def _read_all(self, places: Sequence[tuple[str, str]]) -> list[CatalogEntry | None]:
+        if len(places) < 2:
+            return [self._read(*place) for place in places]
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="drd-catalog") as pool:
+            return list(pool.map(lambda place: self._read(*place), places))
+
+    def _read(self, source: str, backup_id: str) -> CatalogEntry | None:
+        try:
+            return CatalogEntry(source, backup_id, self._read_manifest(source, backup_id), None)
+        except ObjectMissing:
+            return None
+        except IntegrityError as error:
+            return CatalogEntry(source, backup_id, None, error.message)
+
+    def _read_manifest(self, source: str, backup_id: str) -> Backup:
+        key = layout.manifest_key(source, backup_id)
+        return manifest.from_json(self._store.get(key, length=manifest.MAX_MANIFEST_BYTES + 1), key=key)
+
+    def _exists(self, key: str) -> bool:
+        try:
+            self._store.stat(key)
+        except ObjectMissing:
+            return False
+        return True
+
+
+def _referred(entries: Sequence[CatalogEntry]) -> set[str]:
+    """Return the ids of all backups whose folder some manifest refers to."""
+    backups = [entry.backup for entry in entries if entry.backup is not None]
+    owners = {
+        layout.owner_of(part.key) for backup in backups for artifact in backup.artifacts for part in artifact.parts
+    }
+    return owners | {backup.parent for backup in backups if backup.parent is not None}

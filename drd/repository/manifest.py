@@ -1,0 +1,255 @@
+"""The manifest: the JSON object whose existence is the backup's existence.
+
+It is read before anything else of a backup, maybe years later and maybe from a bucket that others can write to, so
+:func:`from_json` believes nothing: version first, then the digest over the whole content, then every key, type and
+bound, and only then a :class:`~drd.model.Backup` comes out. Hand-written rather than with a validation library, as
+listing backups must start fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from drd.errors import IntegrityError
+from drd.model import MANIFEST_SCHEMA_VERSION, Artifact, Backup, BackupKind, EngineKind, Json, Part
+from drd.repository import layout
+from drd.repository.chunking import MAX_PART_BYTES
+from drd.repository.fields import Fields, Malformed, is_sha256, is_usable_key, parse_strictly, text_of_time
+
+MAX_MANIFEST_BYTES = 256 << 20
+"""About 800,000 parts; more is refused unread."""
+
+_DIGEST = "digest"
+_ENGINES: tuple[EngineKind, ...] = ("postgres", "redis", "clickhouse")
+_KINDS: tuple[BackupKind, ...] = ("full", "incremental")
+_ENCRYPTIONS: tuple[Literal["none", "age"], ...] = ("none", "age")
+
+
+def to_document(backup: Backup) -> dict[str, Json]:
+    """Return the manifest's content as JSON values; what ``drd show --json`` prints."""
+    return {
+        "schema_version": backup.schema_version,
+        "id": backup.id,
+        "source": backup.source,
+        "engine": backup.engine,
+        "engine_version": backup.engine_version,
+        "kind": backup.kind,
+        "parent": backup.parent,
+        "started_at": text_of_time(backup.started_at),
+        "finished_at": text_of_time(backup.finished_at),
+        "recovery_point": text_of_time(backup.recovery_point),
+        "window_start": None if backup.window_start is None else text_of_time(backup.window_start),
+        "compression": backup.compression,
+        "encryption": backup.encryption,
+        "recipients": list(backup.recipients),
+        "plain_bytes": backup.plain_bytes,
+        "stored_bytes": backup.stored_bytes,
+        "rows": backup.rows,
+        "lease_generation": backup.lease_generation,
+        "repository_id": backup.repository_id,
+        "tools": dict(backup.tools),
+        "labels": dict(backup.labels),
+        "facts": dict(backup.facts),
+        "warnings": list(backup.warnings),
+        "artifacts": [_artifact_document(artifact) for artifact in backup.artifacts],
+    }
+
+
+def to_json(backup: Backup) -> bytes:
+    """Return the manifest as it is stored: one line a field and one a part, so that people and diffs can read it.
+
+    The same backup gives the same bytes. Its ``digest`` is the SHA-256 of the document without it, in compact JSON with
+    sorted keys. Raises IntegrityError for content that :func:`from_json` would refuse to read back.
+    """
+    document = to_document(backup)
+    try:
+        lines = [f'"{_DIGEST}": "{_digest_of(document)}"']
+        lines += [f'"{name}": {_dumps(value)}' for name, value in document.items() if name != "artifacts"]
+        lines.append('"artifacts": [\n' + ",\n".join(map(_artifact_lines, backup.artifacts)) + "]")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise IntegrityError(f"the manifest of {backup.id} cannot be written as JSON: {error}") from error
+    data = ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
+    from_json(data, key=layout.manifest_key(backup.source, backup.id))
+    return data
+
+
+def from_json(data: bytes, *, key: str) -> Backup:
+    """Return the backup that a manifest found at ``key`` describes.
+
+    Raises IntegrityError for everything else: damage, a version of the future (by name), an unknown or missing
+    key, a value out of bounds, part keys outside the source's folder, an id or source other than the key's.
+    """
+    try:
+        return _backup(Fields(_verified(data, key), "manifest"), key)
+    except Malformed as error:
+        raise IntegrityError(
+            f"the manifest {key} {error}: this backup cannot be used",
+            subject=key,
+            hint="restore another backup (drd list); a versioned bucket may hold an older, good copy of this object",
+        ) from error
+
+
+def _artifact_document(artifact: Artifact) -> dict[str, Json]:
+    return {"name": artifact.name, "raw": artifact.raw, "parts": [_part_document(part) for part in artifact.parts]}
+
+
+def _part_document(part: Part) -> dict[str, Json]:
+    return {
+        "key": part.key,
+        "plain_bytes": part.plain_bytes,
+        "stored_bytes": part.stored_bytes,
+        "plain_sha256": part.plain_sha256,
+        "stored_sha256": part.stored_sha256,
+    }
+
+
+def _artifact_lines(artifact: Artifact) -> str:
+    parts = ",".join(f"\n  {_dumps(_part_document(part))}" for part in artifact.parts)
+    return f' {{"name": {_dumps(artifact.name)}, "raw": {_dumps(artifact.raw)}, "parts": [{parts}]}}'
+
+
+def _dumps(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
+
+
+def _digest_of(document: dict[str, Json]) -> str:
+    text = json.dumps(document, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"
+
+
+def _verified(data: bytes, key: str) -> dict[str, Json]:
+    """Return the document without its digest, after the digest."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise Malformed(f"is larger than {MAX_MANIFEST_BYTES} bytes")
+    document = parse_strictly(data)
+    _require_version(document.get("schema_version"), key)
+    if document.pop(_DIGEST, None) != _digest_of(document):
+        raise Malformed("was altered since it was written (digest differs)")
+    return document
+
+
+def _require_version(version: Json, key: str) -> None:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise Malformed("has no schema version")
+    if version > MANIFEST_SCHEMA_VERSION:
+        raise IntegrityError(
+            f"the manifest {key} has schema version {version}; this drd reads versions up to {MANIFEST_SCHEMA_VERSION}",
+            subject=key,
+            hint="upgrade drd: a newer one made this backup",
+        )
+
+
+def _backup(fields: Fields, key: str) -> Backup:
+    backup_id, source = fields.text("id"), fields.text("source")
+    if not (layout.is_backup_id(backup_id) and layout.is_source_name(source)):
+        raise Malformed("names no usable id and source")
+    if layout.manifest_key(source, backup_id) != key:
+        raise Malformed(f"belongs elsewhere, to {source} {backup_id}")
+    parent = fields.optional_text("parent")
+    if parent is not None and not _is_earlier(parent, backup_id):
+        raise Malformed("names a parent that is not an earlier backup")
+    kind = fields.choice("kind", _KINDS)
+    if (kind == "incremental") != (parent is not None):
+        raise Malformed("is incremental without a parent, or full with one")
+    encryption = fields.choice("encryption", _ENCRYPTIONS)
+    recipients = fields.texts("recipients")
+    if (encryption == "age") != bool(recipients):
+        raise Malformed("is encrypted to nobody, or names recipients without being encrypted")
+    backup = Backup(
+        id=backup_id,
+        source=source,
+        engine=fields.choice("engine", _ENGINES),
+        engine_version=fields.text("engine_version"),
+        kind=kind,
+        parent=parent,
+        started_at=fields.time("started_at"),
+        finished_at=fields.time("finished_at"),
+        recovery_point=fields.time("recovery_point"),
+        window_start=fields.optional_time("window_start"),
+        artifacts=_artifacts(fields.objects("artifacts"), source, backup_id, encrypted=encryption == "age"),
+        compression=fields.choice("compression", ("zstd",)),
+        encryption=encryption,
+        recipients=recipients,
+        plain_bytes=fields.count("plain_bytes"),
+        stored_bytes=fields.count("stored_bytes"),
+        rows=fields.optional_count("rows"),
+        lease_generation=fields.count("lease_generation"),
+        repository_id=fields.text("repository_id"),
+        tools=fields.text_map("tools"),
+        labels=fields.text_map("labels"),
+        facts=fields.json_map("facts"),
+        warnings=fields.texts("warnings"),
+        schema_version=fields.count("schema_version"),
+    )
+    fields.require_nothing_else()
+    return backup
+
+
+def _is_earlier(ancestor_id: str, backup_id: str) -> bool:
+    if not layout.is_backup_id(ancestor_id) or ancestor_id == backup_id:
+        return False
+    return layout.backup_time(ancestor_id) <= layout.backup_time(backup_id)
+
+
+def _artifacts(found: list[Fields], source: str, backup_id: str, *, encrypted: bool) -> tuple[Artifact, ...]:
+    artifacts = tuple(_artifact(fields, _PartRules(source, backup_id, encrypted=encrypted)) for fields in found)
+    if len({artifact.name for artifact in artifacts}) != len(artifacts):
+        raise Malformed("has two artifacts of one name")
+    return artifacts
+
+
+def _artifact(fields: Fields, rules: _PartRules) -> Artifact:
+    name, raw = fields.text("name"), fields.flag("raw")
+    if not (is_usable_key(name) if raw else layout.is_artifact_name(name)):  # a server's own names may hold a %
+        raise Malformed(f"has an unusable artifact name: {name[:120]!r}")
+    parts = tuple(rules.part(part, raw=raw) for part in fields.objects("parts"))
+    fields.require_nothing_else()
+    return Artifact(name, parts, raw)
+
+
+class _PartRules:
+    """What a part of one backup may say: where it may lie, and how large it may be."""
+
+    def __init__(self, source: str, backup_id: str, *, encrypted: bool) -> None:
+        self._prefix = layout.source_prefix(source)
+        self._suffix = ".zst.age" if encrypted else ".zst"
+        self._backup_id = backup_id
+        self._owners: dict[str, bool] = {backup_id: True}
+
+    def part(self, fields: Fields, *, raw: bool) -> Part:
+        part = Part(
+            key=fields.text("key"),
+            plain_bytes=fields.count("plain_bytes"),
+            stored_bytes=fields.count("stored_bytes"),
+            plain_sha256=fields.text("plain_sha256"),
+            stored_sha256=fields.text("stored_sha256"),
+        )
+        fields.require_nothing_else()
+        self._require_key(part.key, raw=raw)
+        if raw:
+            good = part.plain_bytes == part.stored_bytes and not part.plain_sha256 and not part.stored_sha256
+        else:
+            good = (
+                0 < part.plain_bytes <= MAX_PART_BYTES
+                and 0 < part.stored_bytes <= 2 * MAX_PART_BYTES
+                and is_sha256(part.plain_sha256)
+                and is_sha256(part.stored_sha256)
+            )
+        if not good:
+            raise Malformed(f"has impossible sizes or digests for {part.key}")
+        return part
+
+    def _require_key(self, key: str, *, raw: bool) -> None:
+        if not is_usable_key(key):
+            raise Malformed(f"refers to an unusable key: {key[:120]!r}")
+        owner, _, rest = key.removeprefix(self._prefix).partition("/")
+        if not key.startswith(self._prefix) or not rest or rest == "manifest.json":
+            raise Malformed(f"refers to {key!r}, which is no part of this source")
+        if owner not in self._owners:
+            self._owners[owner] = _is_earlier(owner, self._backup_id)
+        if not self._owners[owner]:
+            raise Malformed(f"refers to {key!r}, which is in no earlier backup")
+        if not raw and not key.endswith(self._suffix):
+            raise Malformed(f"refers to {key!r}, which is not encrypted as the rest is")

@@ -1,0 +1,112 @@
+"""The repository as a whole: the object ``drd.json`` that says what lies in this place, and in which format."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+
+from drd.errors import CatalogError, ConfigError, IntegrityError, ObjectExists, ObjectMissing
+from drd.model import REPOSITORY_FORMAT_VERSION
+from drd.protocols import Store
+from drd.repository import layout
+from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
+
+_MAX_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryInfo:
+    """What ``drd.json`` says. ``id`` is repeated in every manifest."""
+
+    id: str
+    format_version: int
+    created_at: datetime
+
+
+class Repository:
+    """Opens or makes the repository in a store. Holds no state; thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def peek(self) -> RepositoryInfo | None:
+        """Return what is there, None when there is no ``drd.json``.
+
+        Raises IntegrityError when it is damaged or of a newer format.
+        """
+        try:
+            data = self._store.get(layout.REPOSITORY_KEY, length=_MAX_BYTES + 1)
+        except ObjectMissing:
+            return None
+        return _parse(data)
+
+    def open(self) -> RepositoryInfo:
+        """Return what is there; raises CatalogError when there is no repository, and what :meth:`peek` raises."""
+        info = self.peek()
+        if info is None:
+            raise CatalogError(
+                "there is no drd repository in this store",
+                subject=layout.REPOSITORY_KEY,
+                hint="check store.bucket and store.prefix; the first `drd backup now` makes a repository",
+            )
+        return info
+
+    def open_or_create(self, now: datetime) -> RepositoryInfo:
+        """Return what is there, or make a repository in an empty place; of several at once, one makes it.
+
+        Raises ConfigError when foreign objects lie there, and what :meth:`peek` raises. Backups without a ``drd.json``
+        (it was lost) get a new one: a backup stands by its own manifest.
+        """
+        if (found := self.peek()) is not None:
+            return found
+        self._refuse_foreign_objects()
+        info = RepositoryInfo(str(uuid.uuid4()), REPOSITORY_FORMAT_VERSION, now)
+        try:
+            self._store.put(layout.REPOSITORY_KEY, _dump(info), if_absent=True)
+        except ObjectExists:
+            return self.open()
+        return info
+
+    def _refuse_foreign_objects(self) -> None:
+        for info in islice(self._store.list("", delimiter="/"), 1000):
+            if not layout.is_own_key(info.key):
+                raise ConfigError(
+                    f"the store holds objects that are not drd's, such as {info.key[:120]!r}; nothing was written",
+                    hint="give drd an empty bucket, or a place of its own with store.prefix",
+                )
+
+
+def _dump(info: RepositoryInfo) -> bytes:
+    document = {
+        "kind": "drd-repository",
+        "format_version": info.format_version,
+        "id": info.id,
+        "created_at": text_of_time(info.created_at),
+    }
+    return (json.dumps(document, indent=1) + "\n").encode("ascii")
+
+
+def _parse(data: bytes) -> RepositoryInfo:
+    try:
+        fields = Fields(parse_strictly(data[: _MAX_BYTES + 1]), "object")
+        fields.choice("kind", ("drd-repository",))
+        version = fields.count("format_version")
+        if version > REPOSITORY_FORMAT_VERSION:
+            raise IntegrityError(
+                f"the repository has format version {version}; this drd knows versions up to"
+                f" {REPOSITORY_FORMAT_VERSION}",
+                subject=layout.REPOSITORY_KEY,
+                hint="upgrade drd: a newer one made this repository",
+            )
+        info = RepositoryInfo(fields.text("id"), version, fields.time("created_at"))
+        fields.require_nothing_else()
+    except Malformed as error:
+        raise IntegrityError(
+            f"{layout.REPOSITORY_KEY} {error}",
+            subject=layout.REPOSITORY_KEY,
+            hint="backups do not depend on it: move the object away, and the next backup writes a new one",
+        ) from error
+    return info
