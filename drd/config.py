@@ -7,6 +7,7 @@ secrets and no database's password.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -22,7 +23,7 @@ from drd.config_report import problems_of
 from drd.config_values import SIZE_PATTERN, SecretRef, format_duration, format_size
 from drd.errors import ConfigError
 
-__all__ = ["Config", "SecretRef", "find_config_file", "load", "masked", "schema"]
+__all__ = ["Config", "SecretRef", "find_config_file", "load", "masked", "schema", "schema_text", "secret_refs"]
 
 CONFIG_VARIABLE = "DRD_CONFIG"
 _PLACES = (Path("drd.yaml"), Path("/etc/drd/drd.yaml"))
@@ -105,6 +106,11 @@ def schema() -> dict[str, Any]:
         "title": "drd.yaml",
         **{key: value for key, value in generated.items() if key != "title"},
     }
+
+
+def schema_text() -> str:
+    """Return :func:`schema` as the text of ``config/drd.schema.json``."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 class _Schema(GenerateJsonSchema):

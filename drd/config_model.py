@@ -111,7 +111,7 @@ class S3StoreConfig(Section):
     )
     kms_key_id: Text | None = Field(default=None, description="Key for aws:kms. Default: the account's.")
     storage_class: Text | None = Field(
-        default=None, description="Storage class of backup parts, such as STANDARD_IA. Default: the bucket's."
+        default=None, description="Storage class of what drd writes, such as STANDARD_IA. Default: the bucket's."
     )
     connect_timeout: Duration = Field(default=timedelta(seconds=10), description="How long to wait for a connection.")
     read_timeout: Duration = Field(default=timedelta(seconds=60), description="How long to wait for an answer.")

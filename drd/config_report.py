@@ -135,6 +135,8 @@ def _shown(value: object) -> str:
 
 def _allowed(details: ErrorDetails) -> str:
     kind, context = details["type"], details.get("ctx", {})
+    if details["input"] is None and kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return "allowed: a mapping, or leave the key out"
     texts = {
         "string_type": "allowed: text (quote it)",
         "int_type": "allowed: a whole number",

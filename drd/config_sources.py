@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from drd.config_urls import HostPort, HttpUrl, ListenAddress, PostgresUrl, RedisUrl
 from drd.config_values import AutoOrCount, Bandwidth, Count, Duration, FilePath, SecretField, Section, Text, refuse
@@ -31,6 +31,7 @@ def _method(value: object) -> object:
 Databases: TypeAlias = Annotated[
     tuple[str, ...] | Literal["all"],
     PlainValidator(_all_or_names),
+    PlainSerializer(lambda value: value if value == "all" else list(value)),
     WithJsonSchema(
         {
             "oneOf": [
@@ -92,7 +93,7 @@ class PostgresConfig(SourceBase):
 
 
 class HolderConfig(Section):
-    """The short-lived Redis server that a restore by replication reads from."""
+    """Where drd listens while it plays the primary for a restore by replication."""
 
     listen: ListenAddress = Field(
         default="127.0.0.1:0", description="Where it listens; port 0 is any free one. The target must reach it."
@@ -108,7 +109,7 @@ class RedisConfig(SourceBase):
     type: Literal["redis"] = Field(description="The kind of database.")
     url: RedisUrl = Field(
         description="Where the server (or one node of the cluster) is, without password; rediss:// is TLS. "
-        "With sentinels, only its scheme counts."
+        "With sentinel_master it names a Sentinel."
     )
     username: Text | None = Field(default=None, description="ACL user; default: the default user.")
     password: SecretField | None = Field(default=None, description="Password of the user.")
@@ -117,9 +118,11 @@ class RedisConfig(SourceBase):
     key_file: FilePath | None = Field(default=None, description="Private key of the client certificate.")
     topology: Literal["auto", "standalone", "sentinel", "cluster"] = Field(
         default="auto",
-        description="What is behind the URL; auto asks the server, and means sentinel if sentinels are given.",
+        description="What is behind the URL; auto asks the server, and means sentinel if sentinel_master is given.",
     )
-    sentinels: tuple[HostPort, ...] = Field(default=(), description="Addresses of Sentinels, host:port each.")
+    sentinels: tuple[HostPort, ...] = Field(
+        default=(), description="More Sentinels besides the one of the URL, host:port each."
+    )
     sentinel_master: Text | None = Field(default=None, description="Name of the primary that the Sentinels watch.")
     sentinel_username: Text | None = Field(default=None, description="ACL user on the Sentinels.")
     sentinel_password: SecretField | None = Field(default=None, description="Password on the Sentinels.")
@@ -128,10 +131,10 @@ class RedisConfig(SourceBase):
     )
     restore_via: Literal["auto", "replication", "keys"] = Field(
         default="auto",
-        description="How to restore: replication from a short-lived holder, or key by key (slower, needs no way back).",
+        description="How to restore: replication (the target reads from drd), or key by key (slower).",
     )
     holder: HolderConfig = Field(
-        default_factory=HolderConfig, description="The short-lived server of a restore by replication."
+        default_factory=HolderConfig, description="Where the target finds drd during a restore by replication."
     )
     tools_dir: FilePath | None = Field(
         default=None, description="Folder of redis-server and redis-check-rdb. Default: found on PATH."
@@ -149,15 +152,14 @@ class RedisConfig(SourceBase):
             for key in ("ca_file", "cert_file", "key_file"):
                 if getattr(self, key) is not None:
                     problems[key] = "has no effect without TLS; write the url with rediss://"
-        wants_sentinel = self.topology == "sentinel" or (self.topology == "auto" and bool(self.sentinels))
-        if wants_sentinel:
-            for key in ("sentinels", "sentinel_master"):
-                if not getattr(self, key):
-                    problems[key] = "required for a Sentinel group"
-        else:
-            for key in ("sentinels", "sentinel_master", "sentinel_username", "sentinel_password"):
+        if self.topology == "sentinel" and self.sentinel_master is None:
+            problems["sentinel_master"] = "required for topology sentinel: the name the Sentinels know the primary by"
+        if self.sentinel_master is not None and self.topology in {"standalone", "cluster"}:
+            problems["sentinel_master"] = f"has no effect with topology {self.topology}"
+        if self.sentinel_master is None and self.topology != "sentinel":
+            for key in ("sentinels", "sentinel_username", "sentinel_password"):
                 if getattr(self, key):
-                    problems[key] = "has no effect without sentinels and topology sentinel or auto"
+                    problems[key] = "has no effect without sentinel_master"
         refuse(problems)
         return self
 
@@ -229,10 +231,11 @@ class ClickHouseConfig(SourceBase):
 
     @model_validator(mode="after")
     def _fits_the_mode(self) -> ClickHouseConfig:
-        problems: dict[str, str] = {
+        idle = {"gateway": GatewayConfig(), "direct": DirectConfig(), "disk": None}
+        problems = {
             key: f"has no effect with mode {self.mode}; remove it or write mode: {key}"
-            for key in ("gateway", "direct", "disk")
-            if key in self.model_fields_set and getattr(self, key) is not None and key != self.mode
+            for key, default in idle.items()
+            if key != self.mode and getattr(self, key) != default
         }
         if self.mode == "disk" and self.disk is None:
             problems["disk"] = "required for mode disk: {name: backups, path: /mnt/clickhouse-backups}"

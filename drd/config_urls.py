@@ -23,7 +23,7 @@ def mask_url(text: str) -> str:
 
 def _problem(text: str, allowed: str) -> PydanticCustomError:
     return PydanticCustomError(
-        "masked", "got {shown}; allowed: {allowed}", {"shown": mask_url(text), "allowed": allowed}
+        "masked", "got {shown}; allowed: {allowed}", {"shown": repr(mask_url(text)), "allowed": allowed}
     )
 
 
