@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from devstack import obtain
 from devstack.server import Server, private_file
 from devstack.workspace import Workspace
+
+_ONCE = Retry(NoBackoff(), 0)
 
 
 class Redis(Server):
@@ -65,9 +69,7 @@ class Redis(Server):
         if self.password:
             lines |= {"requirepass": self.password, "masterauth": self.password}
         lines |= self.options
-        path = self.dir / "redis.conf"
-        if not path.exists():  # sentinels and clusters rewrite theirs
-            private_file(path, "".join(f"{key} {value}\n" for key, value in lines.items()))
+        private_file(self.dir / "redis.conf", "".join(f"{key} {value}\n" for key, value in lines.items()))
 
     def argv(self) -> Sequence[str]:
         """Return the server's command line."""
@@ -76,7 +78,7 @@ class Redis(Server):
     def probe(self) -> str | None:
         """PING, which says LOADING until the data are there."""
         try:
-            with self.client(socket_timeout=2, socket_connect_timeout=2) as client:
+            with self.client(socket_timeout=2, socket_connect_timeout=2, retry=_ONCE) as client:
                 client.ping()
         except redis.RedisError as error:
             return str(error)
