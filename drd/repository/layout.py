@@ -145,3 +145,9 @@ def lease_prefix(name: str) -> str:
 def lease_key(name: str, generation: int) -> str:
     """Key of one generation of a lease; generations sort by number."""
     return f"{lease_prefix(name)}{generation:010d}.json"
+
+
+def lease_generation(key: str) -> int | None:
+    """Return the generation of a lease's key, None when it is none."""
+    number, dot, ending = key.rpartition("/")[2].partition(".")
+    return int(number) if dot and ending == "json" and number.isascii() and number.isdigit() else None
