@@ -1,0 +1,53 @@
+"""``drd check`` for an S3 store: reach it, try everything, compare the clocks."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from drd.errors import StoreError
+from drd.model import CheckItem
+from drd.protocols import Clock, Store
+from drd.stores.checking import check_store, new_probe_key
+from drd.stores.s3_client import S3Client
+from drd.stores.s3_errors import store_error
+from drd.stores.s3_settings import S3Settings
+
+_CLOCK_WARNING_S = 5.0
+_CLOCK_FAILED_S = 900.0  # S3 refuses requests beyond it
+_REACHED = {"NoSuchKey", "AccessDenied", "InvalidObjectState"}
+
+
+def check_s3(store: Store, client: S3Client, settings: S3Settings, clock: Clock) -> list[CheckItem]:
+    """Return a line an item; the rest is left out when the bucket cannot be reached or the keys are wrong."""
+    name = "store: reach"
+    before = clock()
+    try:
+        answer, server_at = client.knock(settings.folder + new_probe_key())
+    except StoreError as error:
+        return [CheckItem(name, "failed", error.message, error.hint)]
+    after = clock()
+    skew = [] if server_at is None else [_clock_item(before, after, server_at)]
+    if answer.status >= 300 and answer.code not in _REACHED:
+        refusal = store_error(answer, client.request("get_object", ""))
+        return [CheckItem(name, "failed", refusal.message, refusal.hint), *skew]
+    reached = CheckItem(name, "ok", f"bucket {settings.bucket} at {settings.endpoint} answers")
+    return [reached, *check_store(store), *skew]
+
+
+def _clock_item(before: datetime, after: datetime, server_at: datetime) -> CheckItem:
+    """Compare with the Date of an answer, which is cut to whole seconds, got between two looks at our clock."""
+    name, hint = "store: clock", "set the clock of this machine by NTP: timedatectl set-ntp true"
+    earliest, latest = before - timedelta(seconds=1), after
+    skew_s = 0.0
+    if server_at > latest:
+        skew_s = -(server_at - latest).total_seconds()
+    elif server_at < earliest:
+        skew_s = (earliest - server_at).total_seconds()
+    if skew_s == 0.0:
+        return CheckItem(name, "ok", "within a second of the store's")
+    detail = f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the store's"
+    if abs(skew_s) > _CLOCK_FAILED_S:
+        return CheckItem(name, "failed", f"{detail}; S3 refuses requests beyond 15 minutes", hint)
+    if abs(skew_s) > _CLOCK_WARNING_S:
+        return CheckItem(name, "warning", f"{detail}; times of backups and --at are off by as much", hint)
+    return CheckItem(name, "ok", detail)

@@ -1,0 +1,212 @@
+"""The one place that touches boto3: makes the client, calls it, and maps every foreign error.
+
+Importing it costs a fifth of a second; only :class:`drd.stores.s3.S3Store` does, when it is made.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from drd.errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
+from drd.model import Secret
+from drd.stores.s3_errors import Answer, Request, store_error
+from drd.stores.s3_settings import S3Settings
+
+_FOREIGN = (BotoCoreError, ClientError, ResponseParserError, HTTPError, OSError)
+_VERBS = {
+    "put_object": "write",
+    "get_object": "read",
+    "head_object": "look at",
+    "list_objects_v2": "list",
+    "delete_object": "delete",
+    "delete_objects": "delete",
+}
+_CREDENTIALS_HINT = (
+    "give store.access_key_id and store.secret_access_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role"
+)
+
+
+class S3Client:
+    """Calls S3 operations on one bucket. Thread-safe. Tries once: waiting and trying again is a wrapper's work."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self._settings = settings
+        secrets = (settings.access_key_id, settings.secret_access_key, settings.session_token)
+        self._secrets = [secret.reveal() for secret in secrets if secret is not None and secret.reveal()]
+        try:
+            self._client = _connect(settings)
+        except (BotoCoreError, ValueError, OSError) as error:
+            raise ConfigError(
+                f"the store cannot be set up: {self._clean(str(error))}",
+                hint="check the store section: drd config show",
+            ) from error
+        self._client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
+
+    def call(
+        self, operation: str, key: str = "", *, expected: frozenset[str] = frozenset(), **params: Any
+    ) -> dict[str, Any] | None:
+        """Call ``operation`` (boto3's name) and return its answer, a body read whole; ``key`` is for messages.
+
+        Returns None for an error answer whose status or code is ``expected``; raises drd's store errors for others.
+        """
+        try:
+            answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._settings.bucket, **params)
+            if "Body" in answer:
+                with contextlib.closing(answer["Body"]) as body:
+                    answer["Body"] = body.read()
+        except _FOREIGN as error:
+            if isinstance(error, ClientError):
+                said = self._answer(error)
+                if expected & {said.code, str(said.status)}:
+                    return None
+            raise self._mapped(error, self.request(operation, key, conditional="IfNoneMatch" in params)) from error
+        return answer
+
+    def request(self, operation: str, key: str, *, conditional: bool = False) -> Request:
+        """Describe a request for messages."""
+        settings = self._settings
+        return Request(_VERBS[operation], key, settings.bucket, settings.folder, settings.endpoint, conditional)
+
+    def knock(self, full_key: str) -> tuple[Answer, datetime | None]:
+        """Ask for an object that does not exist; return what the store said and the time on its clock.
+
+        Any answer is a result; raises :class:`~drd.errors.StoreUnavailable` or StoreRefused when there is none.
+        """
+        try:
+            answer = self._client.get_object(Bucket=self._settings.bucket, Key=full_key)
+            answer["Body"].close()
+            headers, result = answer["ResponseMetadata"]["HTTPHeaders"], Answer(200, "", "")
+        except ClientError as error:
+            headers, result = error.response["ResponseMetadata"].get("HTTPHeaders", {}), self._answer(error)
+        except _FOREIGN as error:
+            raise self._mapped(error, self.request("get_object", "")) from error
+        return result, _server_time(headers.get("date", ""))
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._client.close()
+
+    def _answer(self, error: ClientError) -> Answer:
+        said = error.response["Error"]
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        return Answer(status, str(said.get("Code", status)), self._clean(str(said.get("Message", ""))))
+
+    def _mapped(self, error: Exception, request: Request) -> StoreError:
+        if isinstance(error, ClientError):
+            return store_error(self._answer(error), request)
+        what, subject = f"cannot {request.verb} {request.subject}", request.subject
+        if isinstance(error, NoCredentialsError | PartialCredentialsError):
+            message = f"{what}: no credentials were found"
+            return StoreRefused(message, op=request.verb, subject=subject, hint=_CREDENTIALS_HINT)
+        reason = self._clean(str(error))
+        if isinstance(error, SSLError) and (hint := _certificate_hint(reason)):
+            message = f"{what}: the certificate of {request.endpoint} is not accepted"
+            return StoreRefused(message, op=request.verb, subject=subject, hint=hint)
+        if isinstance(error, BotoCoreError) and not isinstance(error, _TRANSPORT):
+            hint = "check the store section: drd config show"
+            return StoreRefused(f"{what}: {reason}", op=request.verb, subject=subject, hint=hint)
+        message = f"{what}: {_transport_reason(error, reason, request.endpoint)}"
+        hint = "see that the store runs and can be reached from here, and check store.endpoint_url"
+        return StoreUnavailable(message, op=request.verb, subject=subject, hint=hint)
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "**********")
+        return " ".join(text.split())[:300]
+
+
+_TRANSPORT = (HTTPClientError, IncompleteReadError, ResponseStreamingError)
+
+
+def _connect(settings: S3Settings) -> Any:
+    def revealed(secret: Secret | None) -> str | None:
+        return secret.reveal() if secret is not None else None
+
+    style = settings.addressing_style
+    if style == "auto" and settings.endpoint_url is not None:
+        style = "path"  # a private endpoint seldom has a host name for each bucket
+    config = Config(
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.read_timeout_s,
+        max_pool_connections=settings.max_connections,
+        tcp_keepalive=True,
+        s3={"addressing_style": style},
+        user_agent_extra="drd",
+    )
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=settings.endpoint_url,
+        region_name=settings.region,
+        aws_access_key_id=revealed(settings.access_key_id),
+        aws_secret_access_key=revealed(settings.secret_access_key),
+        aws_session_token=revealed(settings.session_token),
+        verify=str(settings.ca_file) if settings.ca_file is not None else None,
+        config=config,
+    )
+
+
+def _send_md5(params: dict[str, Any], **_: Any) -> None:
+    """Give a batch deletion the Content-MD5 that every S3 understands, in place of botocore's newer checksum.
+
+    Without it older S3-compatible stores refuse the request (boto/boto3#4398).
+    """
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+    checksum = params["context"].get("checksum", {})
+    checksum.pop("request_algorithm", None)
+    checksum.pop("request_algorithm_header", None)
+
+
+def _server_time(date: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(date).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def _certificate_hint(reason: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in reason or "certificate verify failed" in reason:
+        return "for a private authority give its PEM bundle as store.ca_file; check the host name in store.endpoint_url"
+    if "WRONG_VERSION_NUMBER" in reason or "wrong version number" in reason:
+        return "the store does not speak TLS on this port: use http:// in store.endpoint_url, or its TLS port"
+    return ""
+
+
+def _transport_reason(error: Exception, reason: str, endpoint: str) -> str:
+    if isinstance(error, ConnectTimeoutError):
+        return f"{endpoint} did not accept a connection in time"
+    if isinstance(error, EndpointConnectionError):
+        return f"no connection to {endpoint}"
+    if isinstance(error, ReadTimeoutError):
+        return f"{endpoint} did not answer in time"
+    if isinstance(error, IncompleteReadError | ResponseStreamingError):
+        return f"{endpoint} broke off in the middle of its answer"
+    if isinstance(error, ResponseParserError):
+        return f"{endpoint} gave an answer that is not S3's or was cut off"
+    return f"the connection to {endpoint} failed ({reason})"
