@@ -1,0 +1,57 @@
+# The targets that people, pre-commit and CI call. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test check fmt bench clean lock schema
+
+help: ## List the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY) ## Install what is missing: system packages, .venv, locked dependencies, the devstack's servers
+
+$(READY): requirements-dev.lock pyproject.toml .ci/system-packages
+	.ci/system-packages
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m devstack obtain
+	touch $@
+
+demo: setup ## Back up, destroy and restore the trading platform on real servers, from nothing to proof
+	$(BIN)/drd demo
+
+test: setup ## Run every test, on real servers
+	$(BIN)/python -m pytest
+
+check: setup ## Lint, formatting, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict drd devstack
+	$(BIN)/lint-imports
+
+fmt: setup ## Format, and fix what can be fixed
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: setup ## Print drd's figures beside its peers' on the same work
+	for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+schema: setup ## Write config/drd.schema.json from the models
+	$(BIN)/python -c 'from drd.config import schema_text; print(schema_text(), end="")' > config/drd.schema.json.new
+	mv config/drd.schema.json.new config/drd.schema.json
+
+lock: ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest (needs uv)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \
+	  --custom-compile-command 'make lock' $(UPGRADE) --output-file requirements-dev.lock pyproject.toml
+
+clean: ## Stop the devstack; remove caches and builds (.venv stays)
+	if test -x $(BIN)/python; then $(BIN)/python -m devstack down; fi
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
