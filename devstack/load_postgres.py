@@ -39,7 +39,7 @@ SELECT md5(format('%%s:order:%%s', %(seed)s::int, n))::uuid, md5(format('%%s:use
        made, made + part * interval '2 hours'
 FROM (SELECT n, 1 + floor(power(random(), 3) * %(users)s::int)::int AS who, market,
              round((0.0001 + random() * random() * 5)::numeric, 8) AS quantity,
-             round((60000 / power(market, 2.2) * (0.9 + random() * 0.2))::numeric, 8) AS price,
+             round((60000 / power(market::float8, 2.2::float8) * (0.9 + random() * 0.2))::numeric, 8) AS price,
              (ARRAY['filled', 'filled', 'filled', 'filled', 'filled', 'cancelled', 'cancelled', 'partial_filled',
                     'pending', 'submitted', 'rejected', 'failed'])[1 + floor(random() * 12)::int] AS status,
              random()::numeric AS part, %(end_at)s::timestamptz - random() * interval '365 days' AS made

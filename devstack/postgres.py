@@ -31,6 +31,7 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
     "max_wal_senders": "10",
     "max_replication_slots": "10",
     "log_line_prefix": "%m [%p] %u@%d ",
+    "jit": "off",  # compiling costs more than it saves at these sizes
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
