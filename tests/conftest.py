@@ -1,8 +1,9 @@
 """Real servers for tests, each started on first use and once a session; all of it goes away with pytest.
 
 Shared, one a session: ``postgres``, ``redis_source``, ``redis_target``, ``clickhouse_source``, ``clickhouse_target``,
-``s3``. Fresh, one a test: ``pg_database``, ``empty_redis_source``, ``empty_redis_target``, ``clickhouse_database``,
-``bucket``. For tests that break a server: the factories ``start_postgres``, ``start_redis``, ``start_clickhouse``,
+``s3``, ``redis_cluster``, ``redis_sentinel``. Fresh, one a test: ``pg_database``, ``awkward``, ``empty_redis_source``,
+``empty_redis_target``, ``clickhouse_database``, ``bucket``. For
+tests that break a server: the factories ``start_postgres``, ``start_redis``, ``start_clickhouse``,
 ``start_s3``, whose servers end with the test.
 
 A service that is missing skips its tests on a developer's machine and fails them where ``CI=true``.
@@ -19,10 +20,12 @@ from typing import Any, TypeAlias, TypeVar
 import pytest
 
 from devstack import ledger, obtain
+from devstack.awkward import Awkward, drop_awkward, make_awkward
 from devstack.clickhouse import ClickHouse
 from devstack.errors import ServiceMissing
 from devstack.postgres import Postgres
 from devstack.redis import Redis
+from devstack.redis_groups import RedisCluster, RedisSentinel
 from devstack.s3 import SeaweedS3
 from devstack.server import Server
 from devstack.workspace import Workspace
@@ -101,12 +104,34 @@ def s3(workspace: Workspace) -> SeaweedS3:
         return SeaweedS3(workspace).start()
 
 
+@pytest.fixture(scope="session")
+def redis_cluster(workspace: Workspace) -> RedisCluster:
+    """Give the session's cluster of three primaries; tests flush it before use."""
+    with _present():
+        return RedisCluster(workspace).start()
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel(workspace: Workspace) -> RedisSentinel:
+    """Give the session's primary, replica and sentinel; tests that fail it over start their own."""
+    with _present():
+        return RedisSentinel(workspace).start()
+
+
 @pytest.fixture
 def pg_database(postgres: Postgres) -> Iterator[str]:
     """Give the name of a new empty database on ``postgres``."""
     name = postgres.fresh_database()
     yield name
     postgres.drop_database(name)
+
+
+@pytest.fixture
+def awkward(postgres: Postgres) -> Iterator[Awkward]:
+    """Give a database on ``postgres`` with everything that a careless tool loses; its roles go with the test."""
+    made = make_awkward(postgres)
+    yield made
+    drop_awkward(postgres, made)
 
 
 @pytest.fixture
