@@ -1,0 +1,85 @@
+"""``drd backup now``: take a backup of every source, or of those named."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from drd.cli import documents, render
+from drd.cli.session import Session
+from drd.errors import Cancelled, PartialError
+
+if TYPE_CHECKING:  # pulls in the pipeline
+    from drd.ops.backup import BackupReport
+
+
+def add(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("backup", help="take a backup: drd backup now [SOURCE...]", parents=[common])
+    actions = parser.add_subparsers(metavar="now", required=True)
+    now = actions.add_parser(
+        "now",
+        parents=[common],
+        help="back up every source of the configuration, or those named",
+        description="Back up sources side by side. One that fails does not stop the others (exit 3).",
+    )
+    now.add_argument("sources", nargs="*", metavar="SOURCE", help="sources to back up (all of the configuration)")
+    now.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    """Back up and print the report; exit 0, 3, or the code of the failure that all share."""
+    from drd.ops.backup import back_up
+
+    services = session.services
+    sources = services.sources(args.sources)
+    with session.show_progress("backup"):
+        report = back_up(services.ports, sources)
+    if session.as_json:
+        documents.emit(documents.backup_report(report))
+    else:
+        _print(report)
+    return exit_code(report)
+
+
+def exit_code(report: BackupReport) -> int:
+    """Return 0 when all succeeded, 130 when interrupted, 3 when some did, else the code of the first failure."""
+    if report.outcome == "ok":
+        return 0
+    if report.outcome == "cancelled":
+        return Cancelled.exit_code
+    if report.outcome == "partial":
+        return PartialError.exit_code
+    return next(source.error.exit_code for source in report.sources if source.error)
+
+
+def _print(report: BackupReport) -> None:
+    done = [source.backup for source in report.sources if source.backup]
+    for source in report.sources:
+        if source.error:
+            print(render.error_lines(source.error))
+        for notice in source.notices:
+            print(f"{render.mark('warning')} {source.source}: {notice.message}")
+    headline = (
+        f"{len(done)} of {render.plural(len(report.sources), 'source')} backed up in {render.span(report.duration_s)}"
+    )
+    if done:
+        points = sorted(backup.recovery_point for backup in done)
+        skew = (points[-1] - points[0]).total_seconds()
+        headline += f", recovery point {render.when(points[0])}"
+        headline += f" (skew {render.span(skew)})" if len(points) > 1 else ""
+    print(f"{render.mark(report.outcome)} {headline}")
+    if done:
+        rows = [
+            (
+                backup.source,
+                backup.id,
+                backup.kind,
+                render.size(backup.plain_bytes),
+                render.size(backup.stored_bytes),
+                render.number(backup.rows),
+                render.span(backup.duration_s),
+            )
+            for backup in done
+        ]
+        print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "STORED", "ROWS/KEYS", "TIME"), rows))

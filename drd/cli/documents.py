@@ -1,0 +1,188 @@
+"""The ``--json`` documents: their keys are a contract, more may be added, none taken away.
+
+Times are ISO 8601 in UTC, sizes bytes, durations seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from drd.errors import DrdError
+from drd.model import Backup, CheckItem, Json, Notice
+
+if TYPE_CHECKING:  # the operations pull in the pipeline; documents are made after they ran
+    from drd.ops.backup import BackupReport
+    from drd.ops.check import CheckReport
+    from drd.ops.restore import RestoreReport
+    from drd.ops.status import StatusReport
+    from drd.ops.verify import VerifyReport
+    from drd.repository.catalog import CatalogEntry
+
+
+def emit(document: Json) -> None:
+    """Print one document on standard output."""
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def moment(value: datetime | None) -> str | None:
+    """Return a time as ISO 8601 in UTC."""
+    return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def error(raised: DrdError) -> dict[str, Json]:
+    """Return the inner document of an error."""
+    return {
+        "code": raised.code,
+        "op": raised.op,
+        "subject": raised.subject,
+        "message": raised.message,
+        "hint": raised.hint,
+        "exit_code": raised.exit_code,
+    }
+
+
+def notices(found: tuple[Notice, ...]) -> list[Json]:
+    """Return notices as code and message."""
+    return [{"code": notice.code, "message": notice.message} for notice in found]
+
+
+def backup(value: Backup, *, warnings: list[Json] | None = None) -> dict[str, Json]:
+    """Return one line of ``list`` and ``backup now``."""
+    return {
+        "id": value.id,
+        "source": value.source,
+        "engine": value.engine,
+        "kind": value.kind,
+        "parent": value.parent,
+        "outcome": "ok",
+        "recovery_point": moment(value.recovery_point),
+        "plain_bytes": value.plain_bytes,
+        "stored_bytes": value.stored_bytes,
+        "rows": value.rows,
+        "duration_s": round(value.duration_s, 3),
+        "warnings": [{"code": code} for code in value.warnings] if warnings is None else warnings,
+    }
+
+
+def backup_report(report: BackupReport) -> dict[str, Json]:
+    """Return the document of ``backup now``."""
+    lines: list[Json] = []
+    for source in report.sources:
+        if source.backup is not None:
+            lines.append(backup(source.backup, warnings=notices(source.notices)))
+        else:
+            lines.append(
+                {
+                    "id": None,
+                    "source": source.source,
+                    "engine": source.engine,
+                    "kind": None,
+                    "parent": None,
+                    "outcome": source.outcome,
+                    "recovery_point": None,
+                    "plain_bytes": None,
+                    "stored_bytes": None,
+                    "rows": None,
+                    "duration_s": round(source.duration_s, 3),
+                    "warnings": notices(source.notices),
+                    "error": error(source.error) if source.error else None,
+                }
+            )
+    return {"outcome": report.outcome, "duration_s": round(report.duration_s, 3), "backups": lines}
+
+
+def catalog(entries: list[CatalogEntry]) -> dict[str, Json]:
+    """Return the document of ``list``; a damaged manifest is a line with outcome ``damaged``."""
+    return {
+        "backups": [
+            backup(entry.backup)
+            if entry.backup
+            else {"id": entry.id, "source": entry.source, "outcome": "damaged", "problem": entry.problem}
+            for entry in entries
+        ]
+    }
+
+
+def restore_report(report: RestoreReport) -> dict[str, Json]:
+    """Return the document of ``restore``."""
+    return {
+        "at": moment(report.at),
+        "outcome": report.outcome,
+        "duration_s": round(report.duration_s, 3),
+        "restores": [
+            {
+                "source": item.source,
+                "backup": item.backup.id,
+                "recovery_point": moment(item.backup.recovery_point),
+                "gap_s": round(item.gap_s, 3),
+                "target": item.target,
+                "outcome": item.outcome,
+                "duration_s": round(item.duration_s, 3),
+                "check_s": round(item.check_s, 3),
+                "checked": item.checked,
+                "warnings": notices(item.notices),
+                "error": error(item.error) if item.error else None,
+            }
+            for item in report.restores
+        ],
+    }
+
+
+def verify_report(report: VerifyReport) -> dict[str, Json]:
+    """Return the document of ``verify``."""
+    return {
+        "outcome": report.outcome,
+        "deep": report.deep,
+        "unfinished": list(report.unfinished),
+        "backups": [
+            {
+                "id": item.id,
+                "source": item.source,
+                "outcome": item.outcome,
+                "problems": [{"subject": p.subject, "message": p.message, "effect": p.effect} for p in item.problems],
+            }
+            for item in report.backups
+        ],
+    }
+
+
+def check_report(report: CheckReport) -> dict[str, Json]:
+    """Return the document of ``check``."""
+    return {"outcome": report.outcome, "items": [check_item(item) for item in report.items]}
+
+
+def check_item(item: CheckItem) -> Json:
+    """Return one line of ``check``."""
+    return {"name": item.name, "outcome": item.outcome, "detail": item.detail, "hint": item.hint}
+
+
+def status_report(report: StatusReport) -> dict[str, Json]:
+    """Return the document of ``status``. Drills and schedules are not in this release: their keys are null."""
+    return {
+        "at": moment(report.at),
+        "recoverable_to": moment(report.recoverable_to),
+        "sources": [
+            {
+                "source": item.source,
+                "configured": item.configured,
+                "backups": item.backups,
+                "damaged": item.damaged,
+                "unfinished": item.unfinished,
+                "newest": backup(item.newest) if item.newest else None,
+                "age_s": None if item.age_s is None else round(item.age_s, 3),
+                "rpo_s": item.rpo_s,
+                "within_rpo": item.within_rpo,
+                "window": {
+                    "start": moment(item.oldest.recovery_point if item.oldest else None),
+                    "end": moment(item.newest.recovery_point if item.newest else None),
+                },
+                "last_drill": None,
+                "next_run": None,
+            }
+            for item in report.sources
+        ],
+    }

@@ -1,0 +1,79 @@
+"""``drd list``: the backups in the store, oldest first."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from drd.cli import documents, render
+from drd.cli.session import Session
+from drd.errors import ConfigError
+
+if TYPE_CHECKING:  # pulls in the repository
+    from drd.repository.catalog import CatalogEntry
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def add(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "list", help="list backups", parents=[common], description="List the backups in the store."
+    )
+    parser.add_argument("source", nargs="?", metavar="SOURCE", help="only this source's")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    """Print the catalog."""
+    services = session.services
+    catalog = services.ports.catalog
+    known = catalog.sources()
+    if args.source and args.source not in known:
+        if args.source not in services.config.sources:
+            names = ", ".join(sorted({*known, *services.config.sources})) or "none"
+            raise ConfigError(f"no source is called {args.source}", op="list", hint=f"sources: {names}")
+        entries = []
+    else:
+        entries = catalog.entries(args.source)
+    if session.as_json:
+        documents.emit(documents.catalog(entries))
+    elif not entries:
+        print("No backups yet. Take one with: drd backup now")
+    else:
+        _print(entries, {source: catalog.unfinished(source) for source in sorted({e.source for e in entries})})
+    return 0
+
+
+def _print(entries: list[CatalogEntry], unfinished: dict[str, list[str]]) -> None:
+    rows = []
+    for entry in entries:
+        if entry.backup is None:
+            rows.append((entry.source, entry.id, "damaged", "–", "–", "–", entry.problem or ""))
+            continue
+        backup = entry.backup
+        rows.append(
+            (
+                backup.source,
+                backup.id,
+                backup.kind,
+                render.size(backup.plain_bytes),
+                render.size(backup.stored_bytes),
+                render.number(backup.rows),
+                render.when(backup.recovery_point),
+            )
+        )
+    print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "STORED", "ROWS/KEYS", "STATE AS OF"), rows))
+    print()
+    for source in sorted({entry.source for entry in entries}):
+        sizes = [entry.backup.plain_bytes for entry in entries if entry.backup and entry.source == source]
+        print(f"  {source}  {sparkline(sizes[-30:])}  {render.plural(len(sizes), 'backup')}")
+    for source, ids in unfinished.items():
+        for backup_id in ids:
+            print(f"{render.mark('warning')} {source}: {backup_id} is unfinished or running; it is not a backup")
+
+
+def sparkline(values: list[int]) -> str:
+    """Draw sizes as bars, scaled to the largest."""
+    top = max(values, default=0)
+    return "".join(_BARS[min(7, value * 8 // (top + 1))] if top else _BARS[0] for value in values)

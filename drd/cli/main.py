@@ -1,0 +1,132 @@
+"""The ``drd`` command: parse, run one verb, turn an error into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+from drd import __version__
+from drd.cancel import CancelToken
+from drd.cli import (
+    backup,
+    check,
+    config,
+    demo,
+    documents,
+    keygen,
+    listing,
+    render,
+    restore,
+    runbook,
+    show,
+    status,
+    verify,
+)
+from drd.cli.session import Session
+from drd.errors import Cancelled, ConfigError, DrdError
+
+VERBS = (backup, restore, listing, show, verify, check, status, runbook, keygen, config, demo)
+
+EPILOG = """exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 done in part, 10 no such backup or no path to
+the time, 11 lease held, 12 store, 13 database, 14 target not empty, 20 integrity, 130 interrupted"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line like every other error of drd."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]  # argparse: does not return; raising is that
+        raise ConfigError(message, op=self.prog, hint=f"see: {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the whole command line; imports nothing heavy."""
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("everywhere")
+    group.add_argument(
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="configuration (else $DRD_CONFIG, ./drd.yaml, /etc/drd/drd.yaml)",
+    )
+    group.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document on standard output"
+    )
+    parser = _Parser(
+        prog="drd",
+        description="Back up PostgreSQL, Redis and ClickHouse, and restore them to a time.",
+        epilog=EPILOG,
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=f"drd {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+    for verb in VERBS:
+        verb.add(verbs, common)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; never raises."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    cancel = CancelToken()
+    try:
+        args = build_parser().parse_args(arguments)
+        with _signals(cancel):
+            session = Session(getattr(args, "config", None), as_json=as_json, cancel=cancel)
+            try:
+                return int(args.run(args, session))
+            finally:
+                session.close()
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    except DrdError as error:
+        return report(error, as_json=as_json)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left; nothing can be said to it
+        return 141
+    except KeyboardInterrupt:
+        return report(Cancelled("interrupted"), as_json=as_json)
+    except Exception as error:  # noqa: BLE001  # the outermost place: a bug, shown with its traceback
+        traceback.print_exc(file=sys.stderr)
+        bug = DrdError(
+            f"unexpected {type(error).__name__}: {error}",
+            hint="this is a bug in drd: please report it with the lines above",
+        )
+        return report(bug, as_json=as_json)
+
+
+def report(error: DrdError, *, as_json: bool) -> int:
+    """Show an error and return its exit code."""
+    if as_json:
+        documents.emit({"error": documents.error(error)})
+    print(render.error_lines(error, stream=sys.stderr), file=sys.stderr)
+    return error.exit_code
+
+
+class _signals:  # noqa: N801  # reads as a statement: with _signals(cancel)
+    """Turn SIGINT and SIGTERM into cancellation; the second one ends at once."""
+
+    def __init__(self, cancel: CancelToken) -> None:
+        self._cancel = cancel
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *_details: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself returned
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self._cancel.cancelled:
+            raise KeyboardInterrupt
+        print(f"\ndrd: {signal.Signals(number).name}: stopping and undoing; once more to stop at once", file=sys.stderr)
+        self._cancel.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

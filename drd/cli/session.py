@@ -1,0 +1,58 @@
+"""What a verb works with: the configuration and the wired services, made only when asked for."""
+
+from __future__ import annotations
+
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from drd.cancel import CancelToken
+from drd.model import Progress
+
+if TYPE_CHECKING:  # heavy: the command line must start in a quarter of a second
+    from drd.cli.progress import ProgressDisplay
+    from drd.config import Config
+    from drd.wiring import Services
+
+
+class Session:
+    """One run of one verb."""
+
+    def __init__(self, config_path: str | None, *, as_json: bool, cancel: CancelToken) -> None:
+        self.config_path = config_path
+        self.as_json = as_json
+        self.cancel = cancel
+        self.display: ProgressDisplay | None = None
+
+    @cached_property
+    def config(self) -> Config:
+        """The validated configuration; its warnings go to standard error once."""
+        from drd import config
+
+        loaded = config.load(config.find_config_file(self.config_path))
+        for warning in loaded.warnings:
+            print(f"drd: warning: {warning}", file=sys.stderr)
+        return loaded
+
+    @cached_property
+    def services(self) -> Services:
+        """The adapters and ports that the configuration asks for."""
+        from drd.wiring import Services
+
+        return Services(self.config, cancel=self.cancel, progress=self._progress)
+
+    def show_progress(self, verb: str) -> ProgressDisplay:
+        """Return a context manager that shows progress on standard error while the work runs."""
+        from drd.cli.progress import ProgressDisplay
+
+        self.display = ProgressDisplay(verb, sys.stderr, quiet=self.as_json)
+        return self.display
+
+    def _progress(self, step: Progress) -> None:
+        if self.display is not None:
+            self.display.update(step)
+
+    def close(self) -> None:
+        """Release what was opened."""
+        if "services" in self.__dict__:
+            self.services.close()

@@ -1,0 +1,60 @@
+"""``drd show``: what one backup's manifest says."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from drd.cli import documents, render
+from drd.cli.session import Session
+
+
+def add(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "show", help="show one backup", parents=[common], description="Show one backup's manifest."
+    )
+    parser.add_argument("backup", metavar="BACKUP", help="id of the backup, or an unambiguous beginning or end of it")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    """Print the manifest."""
+    from drd.repository.manifest import to_document
+
+    backup = session.services.ports.catalog.get(args.backup)
+    if session.as_json:
+        documents.emit(to_document(backup))
+        return 0
+    facts = [
+        ("source", f"{backup.source} ({backup.engine} {backup.engine_version})"),
+        ("state as of", render.when(backup.recovery_point)),
+        ("kind", backup.kind + (f", child of {backup.parent}" if backup.parent else "")),
+        ("taken", f"{render.when(backup.started_at)}, in {render.span(backup.duration_s)}"),
+        ("data", f"{render.size(backup.plain_bytes)} in {render.plural(len(backup.artifacts), 'artifact')}"),
+        ("stored", f"{render.size(backup.stored_bytes)}, {backup.compression}, encryption {backup.encryption}"),
+        ("rows or keys", render.number(backup.rows)),
+        *(("recipient", recipient) for recipient in backup.recipients),
+        *(("tool", f"{name} {version}") for name, version in sorted(backup.tools.items())),
+        *(("label", f"{name}={value}") for name, value in sorted(backup.labels.items())),
+        *(("warning", code) for code in backup.warnings),
+        ("lease", f"generation {backup.lease_generation}"),
+        ("repository", backup.repository_id),
+    ]
+    print(backup.id)
+    for name, value in facts:
+        print(f"  {name:<13} {value}")
+    rows = [
+        (
+            artifact.name,
+            render.plural(len(artifact.parts), "part"),
+            render.size(artifact.plain_bytes),
+            render.size(artifact.stored_bytes),
+        )
+        for artifact in sorted(backup.artifacts, key=lambda a: -a.plain_bytes)[:20]
+    ]
+    print(render.table(("ARTIFACT", "PARTS", "DATA", "STORED"), rows))
+    if len(backup.artifacts) > len(rows):
+        print(f"  … and {len(backup.artifacts) - len(rows)} smaller ones; all of them: drd show {backup.id} --json")
+    print(f"\n  restore it with: drd restore --at {documents.moment(backup.recovery_point)} --source {backup.source}")
+    return 0

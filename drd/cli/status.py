@@ -1,0 +1,79 @@
+"""``drd status``: could we recover now, and to when?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from drd.cli import documents, render
+from drd.cli.session import Session
+
+if TYPE_CHECKING:  # pulls in the repository
+    from drd.ops.status import SourceStatus, StatusReport
+
+
+def add(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "status",
+        help="could we recover now?",
+        parents=[common],
+        description="Say what could be recovered now, and to when.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(_args: argparse.Namespace, session: Session) -> int:
+    """Print the answer first, then a row per source."""
+    from drd.ops.status import status
+
+    services = session.services
+    wanted = [(name, s.rpo.total_seconds() if s.rpo else None) for name, s in services.config.sources.items()]
+    report = status(services.ports, wanted)
+    if session.as_json:
+        documents.emit(documents.status_report(report))
+        return 0
+    print(_answer(report))
+    if report.sources:
+        rows = [_row(item) for item in report.sources]
+        print(render.table(("SOURCE", "NEWEST (UTC)", "AGE", "RPO", "WINDOW"), rows))
+    for line in _remarks(report):
+        print(line)
+    return 0
+
+
+def _answer(report: StatusReport) -> str:
+    configured = [item for item in report.sources if item.configured]
+    if report.recoverable_to is not None:
+        age = render.span((report.at - report.recoverable_to).total_seconds())
+        which = "the one source" if len(configured) == 1 else f"all {len(configured)} sources"
+        point = render.when(report.recoverable_to)
+        return f"Recoverable now: yes, {which}, to {point} ({age} ago). Not proven by a drill."
+    lacking = [item.source for item in configured if item.newest is None]
+    if not lacking:
+        return "Recoverable now: no source is configured."
+    return f"Recoverable now: NO, no backup of {', '.join(lacking)}. Take one with: drd backup now {' '.join(lacking)}"
+
+
+def _row(item: SourceStatus) -> tuple[str, ...]:
+    newest, rpo, window = "–", "–", "–"
+    if item.within_rpo is not None:
+        rpo = ("✓ " if item.within_rpo else "✗ ") + render.span(item.rpo_s)
+    if item.oldest and item.newest:
+        newest = f"{item.newest.recovery_point:%Y-%m-%d %H:%M:%S}"
+        length_s = (item.newest.recovery_point - item.oldest.recovery_point).total_seconds()
+        window = f"{render.span(length_s)}, {render.plural(item.backups, 'backup')}"
+    return (item.source, newest, render.span(item.age_s), rpo, window)
+
+
+def _remarks(report: StatusReport) -> list[str]:
+    out: list[str] = []
+    for item in report.sources:
+        name, failed, warning = item.source, render.mark("failed"), render.mark("warning")
+        if item.damaged:
+            out.append(f"{failed} {name}: {render.plural(item.damaged, 'damaged manifest')}; see: drd verify {name}")
+        if item.within_rpo is False:
+            out.append(f"{failed} {name} is past its RPO. Try: drd check {name}; drd backup now {name}")
+        if not item.configured:
+            out.append(f"{warning} {name} is in the store but not in the configuration")
+    return out

@@ -1,0 +1,255 @@
+"""Take a backup of one or several sources.
+
+The order of steps is the promise: parts first, the manifest last and only if absent, so that a backup exists if
+and only if its manifest exists; what a killed run left is swept by the next run of the same source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from drd.errors import Cancelled, DrdError, IntegrityError, StoreError
+from drd.model import (
+    FINGERPRINT_ARTIFACT,
+    Artifact,
+    Backup,
+    BackupKind,
+    DumpResult,
+    Notice,
+    Part,
+    Progress,
+)
+from drd.ops.observe import Meter, ObservedSink
+from drd.ops.ports import Ports, Source
+from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
+from drd.protocols import ArtifactSink, Lease, WorkContext
+from drd.repository import lease as leases
+from drd.repository.layout import new_backup_id
+from drd.repository.writing import PartSink
+
+Outcome = Literal["ok", "partial", "failed", "cancelled"]
+DIRECT_ARTIFACT_PREFIX = "clickhouse/"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReport:
+    """How the backup of one source went: ``backup`` when it exists, else ``error``."""
+
+    source: str
+    engine: str
+    outcome: Outcome
+    duration_s: float
+    backup: Backup | None = None
+    error: DrdError | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """How a run went, source by source in the order asked."""
+
+    started_at: datetime
+    duration_s: float
+    sources: tuple[SourceReport, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return ``ok`` when all sources are backed up, ``partial`` when some, else ``cancelled`` or ``failed``."""
+        done = sum(report.backup is not None for report in self.sources)
+        if done == len(self.sources):
+            return "ok"
+        if any(report.outcome == "cancelled" for report in self.sources):
+            return "cancelled"
+        return "partial" if done else "failed"
+
+
+def back_up(ports: Ports, sources: Sequence[Source]) -> BackupReport:
+    """Back up every source, side by side; a source that fails does not stop the others.
+
+    Raises a :class:`~drd.errors.DrdError` only for what concerns all of them, such as an unreachable store.
+    """
+    started_at, started = ports.now(), ports.monotonic()
+    info = ports.repository.open_or_create(started_at)
+    share = max(1, min(len(sources), MAX_AT_ONCE))
+    reports = side_by_side(sources, lambda source: _report_of(ports, source, info.id, share))
+    return BackupReport(started_at, ports.monotonic() - started, tuple(reports))
+
+
+def _report_of(ports: Ports, source: Source, repository_id: str, share: int) -> SourceReport:
+    """Back up one source and turn a deliberate error into its report."""
+    started = ports.monotonic()
+    try:
+        backup, notices = back_up_source(ports, source, repository_id, share=share)
+    except DrdError as error:
+        outcome: Outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
+        error.during("backup", source.name)
+        ports.progress(Progress(source.name, outcome))
+        return SourceReport(source.name, source.engine.kind, outcome, ports.monotonic() - started, error=error)
+    ports.progress(Progress(source.name, "done", backup.plain_bytes, backup.plain_bytes))
+    return SourceReport(source.name, source.engine.kind, "ok", ports.monotonic() - started, backup, notices=notices)
+
+
+def back_up_source(
+    ports: Ports, source: Source, repository_id: str, *, share: int = 1
+) -> tuple[Backup, tuple[Notice, ...]]:
+    """Back up one source under its lease and publish the manifest; return it with what a person should know.
+
+    Raises :class:`~drd.errors.DrdError`; then nothing that looks like a backup exists, and what was stored so far
+    has been removed, or will be swept by the next run.
+    """
+    ports.cancel.raise_if_cancelled()
+    probe = source.engine.probe()
+    with _lease(ports, source.name) as lease:
+        notices = sweep(ports, source.name)
+        backup_id = new_backup_id(ports.now())
+        started_at = ports.now()
+        sink = _part_sink(ports, source.name, backup_id, share)
+        try:
+            with ports.work(source.name, backup_id, deadline_s=source.deadline_s) as ctx:
+                meter = Meter(ports.progress, source.name, "dump", probe.size_bytes)
+                result = source.engine.dump(ObservedSink(sink, meter), ctx)
+                _write_fingerprint(sink, result)
+                artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
+            backup = _describe(ports, source, backup_id, started_at, result, artifacts, repository_id, lease, sink)
+            ports.cancel.raise_if_cancelled()
+            lease.ensure()
+            ports.catalog.publish(backup)
+        except BaseException as error:
+            sink.abort()
+            _undo(ports, source.name, backup_id, error)
+            raise
+    return backup, notices + result.notices
+
+
+@contextmanager
+def _lease(ports: Ports, name: str) -> Iterator[Lease]:
+    with leases.acquire(
+        ports.store,
+        f"source-{name}",
+        ttl_s=ports.tuning.lease_ttl_s,
+        now=ports.now,
+        monotonic=ports.monotonic,
+        holder=ports.holder,
+        cancel=ports.cancel,
+    ) as lease:
+        yield lease
+
+
+def _part_sink(
+    ports: Ports, source: str, backup_id: str, share: int, reuse: Mapping[str, Part] | None = None
+) -> PartSink:
+    tuning = ports.tuning
+    return PartSink(
+        ports.store,
+        ports.codec,
+        source=source,
+        backup_id=backup_id,
+        workers=tuning.workers,
+        part_size=tuning.part_size_bytes,
+        memory_limit_bytes=max(tuning.memory_limit_bytes // share, tuning.part_size_bytes),
+        cancel=ports.cancel,
+        reuse=reuse,
+    )
+
+
+def sweep(ports: Ports, source: str) -> tuple[Notice, ...]:
+    """Remove what earlier runs of this source left unfinished; the caller holds the source's lease.
+
+    A store that does not let this role delete is no failure: backing up needs no such right. It is a notice.
+    """
+    try:
+        swept = ports.catalog.sweep(source)
+    except StoreError as error:
+        if error.retryable:
+            raise
+        return (Notice("sweep-refused", f"unfinished uploads of {source} could not be removed: {error.message}"),)
+    if not swept.ids:
+        return ()
+    text = f"removed {swept.objects} objects ({swept.bytes} bytes) of {len(swept.ids)} unfinished backup(s)"
+    return (Notice("swept", text),)
+
+
+def _undo(ports: Ports, source: str, backup_id: str, error: BaseException) -> None:
+    """Remove what a failed backup stored; where that fails as well, say who will do it."""
+    try:
+        ports.catalog.discard(source, backup_id)
+    except IntegrityError:  # the manifest was stored although its put reported an error
+        if isinstance(error, DrdError):
+            error.hint = f"the manifest of {backup_id} was stored all the same: verify it with drd verify {backup_id}"
+    except StoreError:
+        if isinstance(error, DrdError):
+            later = "what was uploaded is not a backup and will be swept by the next run"
+            error.hint = f"{error.hint}; {later}" if error.hint else later
+
+
+def _write_fingerprint(sink: ArtifactSink, result: DumpResult) -> None:
+    writer = sink.open(FINGERPRINT_ARTIFACT)
+    writer.write(json.dumps(dataclasses.asdict(result.fingerprint), separators=(",", ":")).encode())
+    writer.close()
+
+
+def _direct_artifacts(ports: Ports, ctx: WorkContext, result: DumpResult) -> tuple[Artifact, ...]:
+    """List what the server wrote into the bucket itself: one raw artifact an object."""
+    if not result.direct_objects:
+        return ()
+    found = tuple(
+        Artifact(
+            DIRECT_ARTIFACT_PREFIX + info.key.removeprefix(ctx.direct_prefix),
+            (Part(info.key, info.size_bytes, info.size_bytes, "", ""),),
+            raw=True,
+        )
+        for info in ports.store.list(ctx.direct_prefix)
+    )
+    if not found:
+        raise IntegrityError(
+            f"the server reported a finished backup, but the store holds nothing below {ctx.direct_prefix}",
+            hint="the server writes to another bucket or prefix: check the source's direct.url",
+        )
+    return found
+
+
+def _describe(
+    ports: Ports,
+    source: Source,
+    backup_id: str,
+    started_at: datetime,
+    result: DumpResult,
+    artifacts: tuple[Artifact, ...],
+    repository_id: str,
+    lease: Lease,
+    sink: PartSink,
+) -> Backup:
+    """Put together what the manifest will say."""
+    kind: BackupKind = result.kind
+    raw_bytes = sum(artifact.stored_bytes for artifact in artifacts if artifact.raw)
+    return Backup(
+        id=backup_id,
+        source=source.name,
+        engine=source.engine.kind,
+        engine_version=result.engine_version,
+        kind=kind,
+        parent=None,
+        started_at=started_at,
+        finished_at=ports.now(),
+        recovery_point=result.recovery_point,
+        window_start=None,
+        artifacts=artifacts,
+        compression="zstd",
+        encryption="age" if ports.codec.encrypted else "none",
+        recipients=ports.codec.recipients,
+        plain_bytes=sum(artifact.plain_bytes for artifact in artifacts),
+        stored_bytes=sink.bytes_stored + raw_bytes,
+        rows=result.rows,
+        lease_generation=lease.generation,
+        repository_id=repository_id,
+        tools=result.tools,
+        labels=dict(source.labels),
+        facts=result.facts,
+        warnings=tuple(sorted({notice.code for notice in result.notices})),
+    )

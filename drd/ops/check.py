@@ -1,0 +1,84 @@
+"""Look whether backups could be taken and restored from here: one line an item, nothing is changed for good."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from drd.errors import DrdError
+from drd.model import CheckItem
+from drd.ops.ports import Ports, Source
+from drd.ops.side_by_side import side_by_side
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """All items, the store's first, then each source's."""
+
+    items: tuple[CheckItem, ...]
+
+    @property
+    def outcome(self) -> Literal["ok", "warning", "failed"]:
+        """Return the worst outcome of all items."""
+        outcomes = {item.outcome for item in self.items}
+        if "failed" in outcomes:
+            return "failed"
+        return "warning" if "warning" in outcomes else "ok"
+
+
+def check(ports: Ports, sources: Sequence[Source]) -> CheckReport:
+    """Check the store, the keys, the spool and every source; raises nothing that an item can say."""
+    items = [*ports.store.check(), _repository(ports), *_keys(ports), _spool(ports)]
+    for source, found in zip(sources, side_by_side(sources, lambda s: s.engine.check()), strict=True):
+        items.extend(CheckItem(f"{source.name}: {item.name}", item.outcome, item.detail, item.hint) for item in found)
+    return CheckReport(tuple(items))
+
+
+def _repository(ports: Ports) -> CheckItem:
+    try:
+        info = ports.repository.peek()
+    except DrdError as error:
+        return CheckItem("repository", "failed", error.message, error.hint)
+    if info is None:
+        return CheckItem("repository", "ok", "none yet; the first backup makes it")
+    return CheckItem("repository", "ok", f"id {info.id}, format {info.format_version}")
+
+
+def _keys(ports: Ports) -> list[CheckItem]:
+    """Say whether what is written now could be read with the identities at hand."""
+    codec = ports.codec
+    if not codec.encrypted:
+        hint = "make a key pair with: drd keygen; then set encryption.recipients"
+        return [CheckItem("encryption", "warning", "off: whoever reads the bucket reads the data", hint)]
+    items = [CheckItem("encryption", "ok", f"age, {len(codec.recipients)} recipient(s)")]
+    if not codec.identities:
+        detail = "no identity here: this host can back up, list and verify sizes, not restore"
+        items.append(CheckItem("identity", "ok", detail))
+    elif codec.matches_recipients(codec.recipients):
+        items.append(CheckItem("identity", "ok", "opens what is encrypted to the configured recipients"))
+    else:
+        hint = "add the recipient of encryption.identity to encryption.recipients, or configure the right identity"
+        items.append(CheckItem("identity", "failed", "does not open what is encrypted to the recipients", hint))
+    return items
+
+
+def _spool(ports: Ports) -> CheckItem:
+    root = ports.tuning.spool_root
+    try:
+        if root is not None:
+            root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="drd-check-", dir=root) as folder:
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        where = root or tempfile.gettempdir()
+        return CheckItem(
+            "spool", "failed", f"{where}: {error.strerror}", "set spool.dir to a directory drd may write to"
+        )
+    where, need = root or tempfile.gettempdir(), ports.tuning.spool_limit_bytes
+    detail = f"{where}: {free >> 20} MiB free, up to {need >> 20} MiB a source needed"
+    if free < need:
+        return CheckItem("spool", "failed", detail, "free space there, or set spool.dir or a smaller spool.limit")
+    return CheckItem("spool", "ok", detail)

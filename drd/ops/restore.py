@@ -1,0 +1,252 @@
+"""Restore sources to a time, into targets that must be empty.
+
+Planning looks at every target before anything is written: one that holds data refuses the whole run untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from drd.cancel import CancelToken
+from drd.errors import Cancelled, DrdError, IntegrityError, TargetError, TargetNotEmpty
+from drd.model import (
+    FINGERPRINT_ARTIFACT,
+    Backup,
+    Difference,
+    Fingerprint,
+    Notice,
+    Progress,
+    TargetState,
+    compare_fingerprints,
+)
+from drd.ops.observe import Meter, ObservedReader
+from drd.ops.ports import Ports
+from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
+from drd.protocols import ArtifactReader, Engine
+from drd.repository.planning import plan_restore
+
+Outcome = Literal["ok", "planned", "partial", "failed", "cancelled"]
+TargetFactory = Callable[[str, Backup], Engine]
+MAX_FINGERPRINT_BYTES = 256 << 20
+MAX_NAMED_DIFFERENCES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRestore:
+    """One source's way back: which backup, how far before the asked time, and into what.
+
+    ``passed_over`` names newer backups that could not be used, with the reason.
+    """
+
+    source: str
+    backup: Backup
+    gap_s: float
+    engine: Engine
+    target: TargetState
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredSource:
+    """How one source's restore went. ``checked`` says whether the target was read back and compared."""
+
+    source: str
+    backup: Backup
+    gap_s: float
+    target: str
+    outcome: Outcome
+    duration_s: float
+    checked: bool = False
+    check_s: float = 0.0
+    error: DrdError | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """How a run went, source by source."""
+
+    at: datetime
+    restores: tuple[RestoredSource, ...]
+    duration_s: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return ``ok``, ``planned`` (dry run), ``partial``, ``cancelled`` or ``failed``."""
+        outcomes = [restore.outcome for restore in self.restores]
+        if all(outcome == "planned" for outcome in outcomes):
+            return "planned"
+        if all(outcome == "ok" for outcome in outcomes):
+            return "ok"
+        if "cancelled" in outcomes:
+            return "cancelled"
+        return "partial" if "ok" in outcomes else "failed"
+
+
+def plan(ports: Ports, at: datetime, sources: Sequence[str], target_of: TargetFactory) -> list[PlannedRestore]:
+    """Choose each source's newest backup not later than ``at`` and look at its target; changes nothing.
+
+    Raises :class:`~drd.errors.NoRecoveryPath` with the recoverable window when a source has none.
+    """
+    entries = [entry for source in sources for entry in ports.catalog.entries(source)]
+    out: list[PlannedRestore] = []
+    for choice in plan_restore(entries, at, sources):
+        engine = target_of(choice.source, choice.backup)
+        with ports.reader(choice.backup) as artifacts:
+            state = engine.inspect(choice.backup, artifacts)
+        out.append(PlannedRestore(choice.source, choice.backup, choice.gap_s, engine, state, choice.passed_over))
+    return out
+
+
+def refuse_unless_empty(planned: Sequence[PlannedRestore]) -> None:
+    """Raise :class:`~drd.errors.TargetNotEmpty` naming the first target that holds data."""
+    for item in planned:
+        if not item.target.empty:
+            raise TargetNotEmpty(
+                f"{item.target.detail or item.target.description + ' holds data'}. Nothing was changed",
+                op="restore",
+                subject=item.source,
+                hint="restore elsewhere with --into URL, or empty the target first",
+            )
+
+
+def restore(ports: Ports, at: datetime, planned: Sequence[PlannedRestore], *, check: bool = True) -> RestoreReport:
+    """Restore every planned source, side by side, and compare each with its fingerprint unless told not to.
+
+    Raises :class:`~drd.errors.TargetNotEmpty` before anything is written.
+    """
+    refuse_unless_empty(planned)
+    started = ports.monotonic()
+    share = max(1, min(len(planned), MAX_AT_ONCE))
+    done = side_by_side(planned, lambda item: _restore_one(ports, item, share, check=check))
+    return RestoreReport(at, tuple(done), ports.monotonic() - started)
+
+
+def as_planned(at: datetime, planned: Sequence[PlannedRestore]) -> RestoreReport:
+    """Return the report of a dry run."""
+    items = tuple(RestoredSource(p.source, p.backup, p.gap_s, p.target.description, "planned", 0.0) for p in planned)
+    return RestoreReport(at, items, 0.0)
+
+
+def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool) -> RestoredSource:
+    """Restore one source and turn a deliberate error into its report."""
+    started = ports.monotonic()
+    notices: tuple[Notice, ...] = ()
+    check_s = 0.0
+    error: DrdError | None = None
+    outcome: Outcome = "ok"
+    try:
+        ports.cancel.raise_if_cancelled()
+        with (
+            ports.reader(item.backup, share=share) as artifacts,
+            ports.work(item.source, item.backup.id, deadline_s=24 * 3600) as ctx,
+        ):
+            meter = Meter(ports.progress, item.source, "restore", item.backup.plain_bytes)
+            notices = item.engine.restore(item.backup, ObservedReader(artifacts, meter), ctx).notices
+            restored = ports.monotonic()
+            if check:
+                ports.progress(Progress(item.source, "compare"))
+                expected = read_fingerprint(artifacts)
+                found = item.engine.fingerprint(expected, ctx)
+                _demand_equal(item, compare_fingerprints(expected, found))
+                check_s = ports.monotonic() - restored
+        ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))
+    except DrdError as raised:
+        error = raised.during("restore", item.source)
+        outcome = "cancelled" if isinstance(raised, Cancelled) else "failed"
+        ports.progress(Progress(item.source, outcome))
+    return RestoredSource(
+        item.source,
+        item.backup,
+        item.gap_s,
+        item.target.description,
+        outcome,
+        ports.monotonic() - started,
+        checked=check and error is None,
+        check_s=check_s,
+        error=error,
+        notices=notices,
+    )
+
+
+def _demand_equal(item: PlannedRestore, differences: Sequence[Difference]) -> None:
+    if not differences:
+        return
+    named = "; ".join(
+        f"{d.name}: {d.fact} expected {_short(d.expected)}, found {_short(d.found)}"
+        for d in differences[:MAX_NAMED_DIFFERENCES]
+    )
+    more = len(differences) - MAX_NAMED_DIFFERENCES
+    raise IntegrityError(
+        f"restored, but not equal to the fingerprint taken at backup time: {named}"
+        + (f"; and {more} more" if more > 0 else ""),
+        subject=item.source,
+        hint=f"look at {item.target.description} before you use it; "
+        f"an earlier backup may be right: drd list {item.source}",
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:20]}…"
+
+
+def read_fingerprint(artifacts: ArtifactReader) -> Fingerprint:
+    """Read the fingerprint taken at backup time; raises :class:`~drd.errors.IntegrityError` when it is not one."""
+    if artifacts.size(FINGERPRINT_ARTIFACT) > MAX_FINGERPRINT_BYTES:
+        raise IntegrityError("the fingerprint is larger than any that drd writes")
+    with artifacts.open(FINGERPRINT_ARTIFACT) as stream:
+        data = stream.read()
+    try:
+        document = json.loads(data)
+        return Fingerprint(
+            engine=document["engine"],
+            items=dict(document["items"]),
+            compared=tuple(document["compared"]),
+            version=int(document["version"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"the fingerprint is not readable: {error}") from error
+
+
+def export(ports: Ports, backup: Backup, directory: Path) -> Path:
+    """Write the decoded artifacts of a backup as files of stock formats below ``directory/<source>``.
+
+    The folder must not exist yet; it appears only when complete. Raises
+    :class:`~drd.errors.TargetNotEmpty`, :class:`~drd.errors.TargetError` or
+    :class:`~drd.errors.IntegrityError`.
+    """
+    final = directory / backup.source
+    partial = directory / f".{backup.source}.partial"
+    if final.exists():
+        raise TargetNotEmpty(f"{final} exists already. Nothing was changed", hint="name another directory with --into")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+        partial.mkdir(parents=True)
+        meter = Meter(ports.progress, backup.source, "fetch", backup.plain_bytes)
+        with ports.reader(backup) as artifacts:
+            observed = ObservedReader(artifacts, meter)
+            for name in observed.names():
+                _write_file(partial / name, observed, name, ports.cancel)
+        partial.rename(final)
+    except OSError as error:
+        raise TargetError(
+            f"cannot write to {directory}: {error.strerror}", op="restore", subject=backup.source
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final
+
+
+def _write_file(path: Path, artifacts: ArtifactReader, name: str, cancel: CancelToken) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as out, artifacts.open(name) as stream:
+        for chunk in stream.chunks():
+            cancel.raise_if_cancelled()
+            out.write(chunk)

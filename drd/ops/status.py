@@ -1,0 +1,73 @@
+"""Answer the one question: could we recover now, and to when?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from drd.model import Backup
+from drd.ops.ports import Ports
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """What the store holds of one source. ``within_rpo`` is None where no RPO is configured."""
+
+    source: str
+    configured: bool
+    backups: int
+    damaged: int
+    newest: Backup | None
+    oldest: Backup | None
+    age_s: float | None
+    rpo_s: float | None
+    unfinished: int
+
+    @property
+    def within_rpo(self) -> bool | None:
+        """Whether the newest backup is as young as the objective asks."""
+        if self.rpo_s is None:
+            return None
+        return self.age_s is not None and self.age_s <= self.rpo_s
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """The state of every configured source, and of those that only the store knows."""
+
+    at: datetime
+    sources: tuple[SourceStatus, ...]
+
+    @property
+    def recoverable_to(self) -> datetime | None:
+        """Return the oldest of the sources' newest recovery points: the platform can be brought to then."""
+        points = [s.newest.recovery_point for s in self.sources if s.configured and s.newest]
+        complete = all(s.newest for s in self.sources if s.configured)
+        return min(points) if points and complete else None
+
+
+def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> StatusReport:
+    """Say per source what could be recovered. ``configured``: names with their RPO in seconds, or None."""
+    now = ports.now()
+    rpo_of = dict(configured)
+    names = [*rpo_of, *(name for name in ports.catalog.sources() if name not in rpo_of)]
+    out: list[SourceStatus] = []
+    for name in names:
+        entries = ports.catalog.entries(name)
+        good = sorted((e.backup for e in entries if e.backup), key=lambda b: b.recovery_point)
+        newest = good[-1] if good else None
+        out.append(
+            SourceStatus(
+                source=name,
+                configured=name in rpo_of,
+                backups=len(good),
+                damaged=len(entries) - len(good),
+                newest=newest,
+                oldest=good[0] if good else None,
+                age_s=(now - newest.recovery_point).total_seconds() if newest else None,
+                rpo_s=rpo_of.get(name),
+                unfinished=len(ports.catalog.unfinished(name)),
+            )
+        )
+    return StatusReport(now, tuple(out))

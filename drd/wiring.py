@@ -1,0 +1,334 @@
+"""The composition root: from configuration to adapters to the ports that operations take.
+
+The only importer of adapters; each is imported when the configuration asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from drd.cancel import CancelToken
+from drd.config import Config
+from drd.config_model import S3StoreConfig
+from drd.config_sources import ClickHouseConfig, PostgresConfig, RedisConfig, SourceConfig
+from drd.config_values import SecretRef
+from drd.errors import ConfigError
+from drd.model import Backup, EngineKind, Progress, Secret
+from drd.ops.ports import Ports, Source, Tuning
+from drd.ops.runbook import FolderLocation, S3Location
+from drd.protocols import Engine, Format, Store
+from drd.repository.catalog import Catalog
+from drd.repository.codec import Codec
+from drd.repository.lease import Holder
+from drd.repository.repository import Repository
+
+MAX_AUTO_WORKERS = 8
+DEFAULT_PATIENCE_S = 120.0
+_SCHEMES: dict[str, EngineKind] = {
+    "postgresql": "postgres",
+    "postgres": "postgres",
+    "redis": "redis",
+    "rediss": "redis",
+    "http": "clickhouse",
+    "https": "clickhouse",
+}
+
+
+def engine_kind_of(url: str) -> EngineKind | None:
+    """Say which kind of database a URL names, or None when it is no URL drd knows."""
+    return _SCHEMES.get(urlsplit(url).scheme) if "://" in url else None
+
+
+class Services:
+    """The wired program: ports, sources and targets of one configuration. Close it when done."""
+
+    def __init__(self, config: Config, *, cancel: CancelToken, progress: Callable[[Progress], None]) -> None:
+        self.config = config
+        self._cancel = cancel
+        store = _store(config, cancel)
+        self.ports = Ports(
+            store=store,
+            codec=_codec(config),
+            repository=Repository(store),
+            catalog=Catalog(store),
+            formats=backup_format,
+            tuning=_tuning(config),
+            holder=Holder.of_this_process(),
+            now=lambda: datetime.now(UTC),
+            monotonic=time.monotonic,
+            cancel=cancel,
+            progress=progress,
+        )
+
+    @property
+    def location(self) -> S3Location | FolderLocation:
+        """Where the repository lies, in the words of stock tools."""
+        store = self.config.store
+        if isinstance(store, S3StoreConfig):
+            return S3Location(store.bucket, store.prefix, store.endpoint_url, store.region)
+        return FolderLocation(str(store.path))
+
+    def sources(self, names: Sequence[str] = ()) -> list[Source]:
+        """Return the configured sources, or those named; raises ConfigError for one that is not configured."""
+        configured = self.config.sources
+        for name in names:
+            if name not in configured:
+                known = ", ".join(configured) or "none"
+                raise ConfigError(f"no source is called {name}", subject=name, hint=f"configured sources: {known}")
+        if not configured:
+            raise ConfigError(
+                "the configuration names no source", hint="add one below sources: see config/drd.example.yaml"
+            )
+        return [self._source(name) for name in dict.fromkeys(names or configured)]
+
+    def _source(self, name: str) -> Source:
+        config = self.config.sources[name]
+        return Source(
+            name=name,
+            engine=self._engine(config),
+            deadline_s=config.deadline.total_seconds(),
+            labels=dict(config.labels),
+            rpo_s=config.rpo.total_seconds() if config.rpo else None,
+        )
+
+    def target(self, source: str, backup: Backup) -> Engine:
+        """Return the engine of the configured source itself, as a restore target."""
+        if source not in self.config.sources:
+            raise ConfigError(
+                f"{source} is in the store but not in the configuration, so drd does not know where to restore it",
+                subject=source,
+                hint=f"add it below sources, or say where: drd restore --at … --source {source} --into URL",
+            )
+        config = self.config.sources[source]
+        if config.type != backup.engine:
+            raise ConfigError(
+                f"{source} is {config.type} in the configuration but its backup {backup.id} is {backup.engine}",
+                subject=source,
+                hint="restore it elsewhere with --into URL",
+            )
+        return self._engine(config)
+
+    def target_at(self, url: str, source: str, backup: Backup, password: Secret | None) -> Engine:
+        """Return an engine bound to ``url``; what the URL does not say is taken from the configured source."""
+        kind = engine_kind_of(url)
+        if kind != backup.engine:
+            raise ConfigError(
+                f"{source} is a {backup.engine} backup and cannot go into {url.split('://', maxsplit=1)[0]}://…",
+                subject=source,
+                hint=f"use a {'/'.join(s for s, k in _SCHEMES.items() if k == backup.engine)} URL or a directory",
+            )
+        return self._engine(self._config_at(url, source, kind, password))
+
+    def _config_at(self, url: str, source: str, kind: EngineKind, password: Secret | None) -> SourceConfig:
+        from pydantic import TypeAdapter, ValidationError
+
+        known = self.config.sources.get(source)
+        values: dict[str, Any] = {}
+        if known is not None and known.type == kind:
+            values = {name: getattr(known, name) for name in known.model_fields_set}
+        values |= {"type": kind, "url": url}
+        values.pop("databases", None)
+        if kind == "postgres" and urlsplit(url).path in {"", "/"}:
+            values["databases"] = "all"
+        if password is not None:
+            values["password"] = SecretRef("inline", password.reveal(), {})
+        try:
+            return TypeAdapter(SourceConfig).validate_python(values)  # type: ignore[no-any-return]
+        except ValidationError as error:
+            text = "; ".join(
+                str(item["msg"]).removeprefix("Value error, ") for item in error.errors(include_input=False)
+            )
+            raise ConfigError(
+                f"--into: {text}", hint="give the password by --password-env or --password-file"
+            ) from None
+
+    def _engine(self, config: SourceConfig) -> Engine:
+        if isinstance(config, PostgresConfig):
+            return _postgres(config)
+        if isinstance(config, RedisConfig):
+            return _redis(config)
+        return _clickhouse(config, self.config)
+
+    def close(self) -> None:
+        """Release connections; idempotent."""
+        self.ports.store.close()
+
+
+def backup_format(kind: str) -> Format:
+    """Return what knows backups of this kind at rest."""
+    if kind == "postgres":
+        from drd.engines.postgres.format import PostgresFormat
+
+        return PostgresFormat()
+    if kind == "redis":
+        from drd.engines.redis.format import RedisFormat
+
+        return RedisFormat()
+    from drd.engines.clickhouse.format import ClickHouseFormat
+
+    return ClickHouseFormat()
+
+
+def _resolve(reference: SecretRef | None) -> Secret | None:
+    return None if reference is None else reference.resolve()
+
+
+def _store(config: Config, cancel: CancelToken) -> Store:
+    """Stack the wrappers around the store, in the one place that knows their order."""
+    from drd.stores.wrappers.retry import RetryPolicy, RetryStore
+
+    settings = config.store
+    store: Store
+    if isinstance(settings, S3StoreConfig):
+        from drd.stores.s3 import S3Settings, S3Store
+
+        store = S3Store(
+            S3Settings(
+                bucket=settings.bucket,
+                prefix=settings.prefix,
+                endpoint_url=settings.endpoint_url,
+                region=settings.region,
+                access_key_id=_resolve(settings.access_key_id),
+                secret_access_key=_resolve(settings.secret_access_key),
+                session_token=_resolve(settings.session_token),
+                addressing_style=settings.addressing_style,
+                ca_file=settings.ca_file,
+                server_side_encryption=settings.server_side_encryption,
+                kms_key_id=settings.kms_key_id,
+                storage_class=settings.storage_class,
+                connect_timeout_s=settings.connect_timeout.total_seconds(),
+                read_timeout_s=settings.read_timeout.total_seconds(),
+                max_connections=32,
+            )
+        )
+        patience_s = settings.patience.total_seconds()
+    else:
+        from drd.stores.local import LocalStore
+
+        store, patience_s = LocalStore(settings.path), DEFAULT_PATIENCE_S
+    if settings.max_bandwidth:
+        from drd.stores.wrappers.throttle import ThrottleStore
+
+        store = ThrottleStore(store, bytes_per_s=settings.max_bandwidth)
+    return RetryStore(store, cancel=cancel, policy=RetryPolicy(patience_s=patience_s))
+
+
+def _codec(config: Config) -> Codec:
+    level = config.pipeline.level
+    if config.encryption is None:
+        return Codec(level)
+    identities = tuple(
+        Secret(line.strip())
+        for reference in config.encryption.identity
+        for line in reference.resolve().reveal().splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    )
+    return Codec(level, config.encryption.recipients, identities)
+
+
+def _tuning(config: Config) -> Tuning:
+    workers = config.pipeline.workers
+    return Tuning(
+        workers=min(max(os.cpu_count() or 1, 2), MAX_AUTO_WORKERS) if workers == "auto" else workers,
+        part_size_bytes=config.pipeline.part_size,
+        memory_limit_bytes=config.pipeline.memory,
+        spool_root=config.spool.dir,
+        spool_limit_bytes=config.spool.limit,
+        jobs=min(max(os.cpu_count() or 1, 2), MAX_AUTO_WORKERS),
+    )
+
+
+def _names(databases: Sequence[str] | str | None) -> tuple[str, ...]:
+    if databases is None:
+        return ()
+    return ("*",) if databases == "all" else tuple(databases)
+
+
+def _postgres(config: PostgresConfig) -> Engine:
+    from drd.engines.postgres.engine import PostgresEngine
+    from drd.engines.postgres.settings import PostgresSettings
+
+    return PostgresEngine(
+        PostgresSettings(
+            url=config.url,
+            password=_resolve(config.password),
+            databases=_names(config.databases),
+            tools_dir=config.tools_dir,
+            lock_timeout_s=config.lock_timeout.total_seconds(),
+            connect_timeout_s=config.connect_timeout.total_seconds(),
+        )
+    )
+
+
+def _redis(config: RedisConfig) -> Engine:
+    from drd.engines.redis.engine import RedisEngine
+    from drd.engines.redis.settings import RedisSettings
+
+    return RedisEngine(
+        RedisSettings(
+            url=config.url,
+            username=config.username,
+            password=_resolve(config.password),
+            ca_file=config.ca_file,
+            cert_file=config.cert_file,
+            key_file=config.key_file,
+            topology=config.topology,
+            sentinels=config.sentinels,
+            sentinel_master=config.sentinel_master,
+            sentinel_username=config.sentinel_username,
+            sentinel_password=_resolve(config.sentinel_password),
+            prefer=config.prefer,
+            restore_via=config.restore_via,
+            holder_listen=config.holder.listen,
+            holder_advertise=config.holder.advertise,
+            tools_dir=config.tools_dir,
+            timeout_s=config.timeout.total_seconds(),
+        )
+    )
+
+
+def _clickhouse(config: ClickHouseConfig, whole: Config) -> Engine:
+    from drd.engines.clickhouse.engine import ClickHouseEngine
+    from drd.engines.clickhouse.settings import ClickHouseSettings
+
+    return ClickHouseEngine(
+        ClickHouseSettings(
+            url=config.url,
+            password=_resolve(config.password),
+            databases=() if config.databases == "all" else tuple(config.databases),
+            mode=config.mode,
+            gateway_listen=config.gateway.listen,
+            gateway_advertise=config.gateway.advertise,
+            direct=_direct_access(config, whole) if config.mode == "direct" else None,
+            disk_name=config.disk.name if config.disk else "backups",
+            disk_path=config.disk.path if config.disk else None,
+            ca_file=config.ca_file,
+            connect_timeout_s=config.connect_timeout.total_seconds(),
+            stall_timeout_s=config.stall_timeout.total_seconds(),
+            s3_retry_attempts=config.s3_retry_attempts,
+            bandwidth_bytes_per_s=config.bandwidth,
+        )
+    )
+
+
+def _direct_access(config: ClickHouseConfig, whole: Config) -> Any:
+    """Say how the ClickHouse server reaches the repository in the bucket; drd's own way where nothing is said."""
+    from drd.engines.clickhouse.settings import DirectAccess
+
+    store, direct = whole.store, config.direct
+    if not isinstance(store, S3StoreConfig):
+        raise ConfigError(
+            "mode direct needs a store of type s3: the server writes to the bucket itself", hint="use mode: gateway"
+        )
+    access = _resolve(direct.access_key_id or store.access_key_id)
+    secret = _resolve(direct.secret_access_key or store.secret_access_key)
+    if access is None or secret is None:
+        raise ConfigError("mode direct needs access keys", hint="set direct.access_key_id and direct.secret_access_key")
+    base = direct.url or f"{store.endpoint_url or f'https://s3.{store.region}.amazonaws.com'}/{store.bucket}"
+    url = f"{base.rstrip('/')}/{store.prefix}" if store.prefix else base.rstrip("/")
+    return DirectAccess(url=url, access_key_id=access, secret_access_key=secret)
