@@ -63,8 +63,8 @@ def to_json(backup: Backup) -> bytes:
     The same backup gives the same bytes. Its ``digest`` is the SHA-256 of the document without it, in compact JSON with
     sorted keys. Raises IntegrityError for content that :func:`from_json` would refuse to read back.
     """
-    document = to_document(backup)
     try:
+        document = to_document(backup)
         lines = [f'"{_DIGEST}": "{_digest_of(document)}"']
         lines += [f'"{name}": {_dumps(value)}' for name, value in document.items() if name != "artifacts"]
         lines.append('"artifacts": [\n' + ",\n".join(map(_artifact_lines, backup.artifacts)) + "]")

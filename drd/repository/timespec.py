@@ -90,7 +90,8 @@ def _iso(match: re.Match[str]) -> ParsedTime:
 
 def _of_day(match: re.Match[str], now: datetime) -> ParsedTime:
     day = now.date() - timedelta(days=match["day"].lower() == "yesterday")
-    clock = time.fromisoformat((match["time"] or "00:00").zfill(5))
+    hour, _, rest = (match["time"] or "00:00").partition(":")
+    clock = time.fromisoformat(f"{hour:0>2}:{rest}")
     return ParsedTime(datetime.combine(day, clock, UTC), naive=not match["zone"])
 
 

@@ -63,11 +63,9 @@ def test_no_byte_of_a_damaged_part_is_returned() -> None:
     backup = store_backup(store, PLAIN, {"a": [DATA]}, part_size=250)
     store.plant(backup.artifacts[0].parts[2].key, b"junk")
     with reader_of(store, PLAIN, backup) as reader, reader.open("a") as stream:
-        got = b""
+        assert b"".join(stream.read(1) for _ in range(500)) == DATA[:500]
         with pytest.raises(IntegrityError):
-            while True:
-                got += stream.read(1)
-        assert got == DATA[:500]
+            stream.read(1)
         with pytest.raises(IntegrityError):
             reader.open("a", start=600, length=2).read()
         assert reader.open("a", start=499, length=1).read() == DATA[499:500]

@@ -166,10 +166,14 @@ def test_a_failing_store_surfaces_everywhere_and_leaves_no_thread() -> None:
     store.before = refuse
     sink = sink_on(store)
     one, two = sink.open("one"), sink.open("two")
-    with pytest.raises(StoreRefused):
+
+    def write_on() -> None:
         for _ in range(10_000):
             one.write(b"z" * 100)
             time.sleep(0.001)
+
+    with pytest.raises(StoreRefused):
+        write_on()
     with pytest.raises(StoreRefused):
         two.write(b"z")
     with pytest.raises(StoreRefused):
@@ -225,6 +229,14 @@ def test_abort_stops_threads_and_blocked_writers() -> None:
     assert not threads_left()
 
 
+def write_and_finish(sink: PartSink, parts: int) -> None:
+    writer = sink.open("a")
+    for _ in range(parts):
+        writer.write(b"q" * sink.part_size)
+    writer.close()
+    sink.finish()
+
+
 def test_cancellation_wakes_writers_and_finish() -> None:
     """A cancelled token ends a blocked write and a waiting finish within a second."""
     for blocked_in in ("write", "finish"):
@@ -233,20 +245,14 @@ def test_cancellation_wakes_writers_and_finish() -> None:
         sink = sink_on(store, memory_limit_bytes=100, cancel=cancel)
         threading.Timer(0.1, cancel.cancel).start()
         threading.Timer(0.5, gate.set).start()
-        writer = sink.open("a")
         with pytest.raises(Cancelled):
-            if blocked_in == "write":
-                for _ in range(10):
-                    writer.write(b"q" * 100)
-            writer.write(b"q")
-            writer.close()
-            sink.finish()
+            write_and_finish(sink, 10 if blocked_in == "write" else 1)
         sink.abort()
         assert not threads_left()
 
 
 def test_an_unfinished_artifact_is_no_backup() -> None:
-    """finish refuses while an artifact is open; an aborted artifact is left out."""
+    """Finish refuses while an artifact is open; an aborted artifact is left out."""
     store = HookedStore()
     sink = sink_on(store)
     sink.open("a").write(b"abc")
