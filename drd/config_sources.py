@@ -8,7 +8,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from drd.config_urls import HostPort, HttpUrl, ListenAddress, PostgresUrl, RedisUrl
+from drd.config_urls import (
+    ClickHouseUrl,
+    Host,
+    HostPort,
+    HttpUrl,
+    KeylessHttpUrl,
+    ListenAddress,
+    PostgresUrl,
+    RedisUrl,
+)
 from drd.config_values import AutoOrCount, Bandwidth, Count, Duration, FilePath, SecretField, Section, Text, refuse
 
 
@@ -52,7 +61,7 @@ class SourceBase(Section):
     )
     deadline: Duration = Field(
         default=timedelta(hours=6),
-        description="Longest wait for the server during one backup or restore of this source; then it is given up.",
+        description="How long the server may make no progress in a backup or restore before it is given up.",
     )
     rpo: Duration | None = Field(
         default=None, description="How old the newest backup may become before drd status marks the source as late."
@@ -95,11 +104,12 @@ class PostgresConfig(SourceBase):
 class HolderConfig(Section):
     """Where drd listens while it plays the primary for a restore by replication."""
 
-    listen: ListenAddress = Field(
-        default="127.0.0.1:0", description="Where it listens; port 0 is any free one. The target must reach it."
+    listen: Host = Field(
+        default="127.0.0.1",
+        description="Address of this machine to listen on (any free port). The target must reach it.",
     )
-    advertise: Text | None = Field(
-        default=None, description="Host name or address the target should use for it. Default: the host of listen."
+    advertise: Host | None = Field(
+        default=None, description="Host name or address to name to the target instead, behind NAT or in a container."
     )
 
 
@@ -137,7 +147,8 @@ class RedisConfig(SourceBase):
         default_factory=HolderConfig, description="Where the target finds drd during a restore by replication."
     )
     tools_dir: FilePath | None = Field(
-        default=None, description="Folder of redis-server and redis-check-rdb. Default: found on PATH."
+        default=None,
+        description="Folder of redis-check-rdb or valkey-check-rdb, for a second check. Default: found on PATH.",
     )
     timeout: Duration = Field(
         default=timedelta(seconds=60), description="How long the server may stay silent before it counts as gone."
@@ -171,8 +182,9 @@ class GatewayConfig(Section):
         default="127.0.0.1:0",
         description="Where it listens; port 0 is any free one. The ClickHouse server must reach it.",
     )
-    advertise: Text | None = Field(
-        default=None, description="Host name or address ClickHouse should use for it. Default: the host of listen."
+    advertise: KeylessHttpUrl | None = Field(
+        default=None,
+        description="URL by which ClickHouse reaches it, http://10.1.2.3:9444. Default: by the address of listen.",
     )
 
 
@@ -204,9 +216,12 @@ class ClickHouseConfig(SourceBase):
     """A ClickHouse server, through its HTTP interface."""
 
     type: Literal["clickhouse"] = Field(description="The kind of database.")
-    url: HttpUrl = Field(description="HTTP interface of the server, without password: http://user@host:8123.")
+    url: ClickHouseUrl = Field(description="HTTP interface of the server, without password: http://user@host:8123.")
     password: SecretField | None = Field(default=None, description="Password of the URL's user.")
-    databases: Databases = Field(default="all", description="Which databases: a list, or all but the system's own.")
+    databases: Databases = Field(
+        default="all",
+        description="Which databases: a list, or all (but the system's own; the one of the URL, if it names one).",
+    )
     mode: Literal["gateway", "direct", "disk"] = Field(
         default="gateway",
         description="Way out of the server: gateway (through drd, encrypted), direct (the server writes to the bucket, "

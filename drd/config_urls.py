@@ -92,6 +92,12 @@ def _host_port(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*|[A-Za-z0-9._-]+", text) or re.fullmatch(r"[^:]*:\d{1,5}", text):
+        raise _problem(text, "a host name or address without port")
+    return text
+
+
 def _fixed_port(text: str) -> str:
     if text.rpartition(":")[2] == "0":
         raise _problem(text, "host:port with a port above 0")
@@ -121,8 +127,14 @@ HttpUrl: TypeAlias = Annotated[
     _url_validator(("http", "https"), "http://127.0.0.1:8123", one_host=True, path=True, query=False),
     WithJsonSchema({"type": "string", "pattern": "^https?://", "format": "uri"}),
 ]
+ClickHouseUrl: TypeAlias = Annotated[
+    str,
+    _url_validator(("http", "https"), "http://admin@127.0.0.1:8123", one_host=True, path=True, query=True),
+    WithJsonSchema({"type": "string", "pattern": "^https?://", "format": "uri"}),
+]
 KeylessHttpUrl: TypeAlias = Annotated[HttpUrl, AfterValidator(_no_userinfo)]
 ListenAddress: TypeAlias = Annotated[
     str, AfterValidator(_host_port), WithJsonSchema({"type": "string", "pattern": "^.+:[0-9]{1,5}$"})
 ]
+Host: TypeAlias = Annotated[str, AfterValidator(_host), WithJsonSchema({"type": "string", "minLength": 1})]
 HostPort: TypeAlias = Annotated[ListenAddress, AfterValidator(_fixed_port)]

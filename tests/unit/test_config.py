@@ -144,8 +144,16 @@ def test_later_postgres_methods_are_refused_by_name(refused, method):
         ("{type: redis, url: 'redis://h', topology: sentinel}", "sources.src.sentinel_master: required"),
         ("{type: redis, url: 'rediss://h', cert_file: /x}", "sources.src.key_file: cert_file and key_file go together"),
         (
-            "{type: redis, url: 'redis://h', holder: {listen: all}}",
-            "sources.src.holder.listen: got 'all'; allowed: host:port",
+            "{type: redis, url: 'redis://h', holder: {listen: '127.0.0.1:0'}}",
+            "sources.src.holder.listen: got '127.0.0.1:0'; allowed: a host name or address without port",
+        ),
+        (
+            "{type: clickhouse, url: 'http://h', gateway: {listen: all}}",
+            "sources.src.gateway.listen: got 'all'; allowed: host:port",
+        ),
+        (
+            "{type: clickhouse, url: 'http://h', gateway: {advertise: h}}",
+            "sources.src.gateway.advertise: got 'h'; allowed: a URL",
         ),
         ("{type: clickhouse, url: 'http://h', mode: disk}", "sources.src.disk: required for mode disk"),
         (
