@@ -37,6 +37,7 @@ class ClickHouse(Server):
         workspace: Workspace,
         *,
         name: str | None = None,
+        password: str | None = None,
         backups_dir: Path | None = None,
         max_memory_bytes: int = 4 << 30,
         extra_config: str = "",
@@ -45,7 +46,7 @@ class ClickHouse(Server):
         self._library = obtain.libchdb()
         super().__init__(workspace, name=name, ready_timeout_s=ready_timeout_s)
         self.user = "admin"
-        self.password = secrets.token_urlsafe(18)
+        self.password = password or secrets.token_urlsafe(18)
         self.reader_user = "reader"
         self.data_dir = self.dir / "data"
         self.backups_dir = backups_dir or self.dir / "backups"

@@ -12,11 +12,13 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from devstack.process import ProcessId, end, identify, is_alive
 
 LEDGER = "processes.jsonl"
 OWNER = "owner.json"
+STATE = "state.json"
 PREFIX = "drd-devstack-"
 _UNOWNED_GRACE_S = 3600.0
 
@@ -65,9 +67,14 @@ def entries(workspace: Path) -> list[Entry]:
 
 
 def reap(workspace: Path) -> None:
-    """End every process of the workspace that still runs, newest first, and remove the folder. Idempotent."""
+    """End every process of the workspace that still runs, newest first, and remove the folder. Idempotent.
+
+    After a reboot a pid and start time may be another process's, so then nothing is ended.
+    """
+    owner = _owner(workspace)
+    same_boot = owner is not None and owner["boot"] == _boot_id()
     for entry in reversed(entries(workspace)):
-        if is_alive(entry.process):
+        if same_boot and is_alive(entry.process):
             end(entry.process, entry.stop_signal)
     remove_tree(workspace)
 
@@ -98,6 +105,23 @@ def write_owner(workspace: Path, state_dir: Path | None) -> None:
     temporary.replace(workspace / OWNER)
 
 
+def _owner(workspace: Path) -> dict[str, Any] | None:
+    try:
+        owner: dict[str, Any] = json.loads((workspace / OWNER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return owner
+
+
+def kept_workspace(state_dir: Path) -> Path | None:
+    """Return the workspace that a state folder of ``devstack up`` speaks of, or None."""
+    try:
+        state = json.loads((state_dir / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Path(state["workspace"])
+
+
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
@@ -108,16 +132,15 @@ def _pid_namespace() -> str:
 
 def _is_abandoned(workspace: Path) -> bool:
     """Whether nobody can want this workspace any more; in doubt, no."""
-    try:
-        owner = json.loads((workspace / OWNER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    owner = _owner(workspace)
+    if owner is None:
         return time.time() - workspace.stat().st_mtime > _UNOWNED_GRACE_S
     if owner["boot"] != _boot_id():
         return True
     if owner["pid_namespace"] != _pid_namespace():
         return False  # its processes cannot be seen from here
     if owner["state_dir"] is not None:
-        return not Path(owner["state_dir"]).is_dir()
+        return kept_workspace(Path(owner["state_dir"])) != workspace
     return not is_alive(ProcessId(owner["pid"], owner["started_ticks"]))
 
 

