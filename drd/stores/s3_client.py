@@ -27,6 +27,9 @@ from botocore.exceptions import (
     ResponseStreamingError,
     SSLError,
 )
+from botocore.exceptions import (
+    ConnectionError as BotoConnectionError,
+)
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
@@ -64,6 +67,8 @@ class S3Client:
                 hint="check the store section: drd config show",
             ) from error
         self._client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
+        if settings.endpoint_url is not None:
+            self._client.meta.events.register_last("before-parameter-build.s3", _follow_no_redirect)
 
     def call(
         self, operation: str, key: str = "", *, expected: frozenset[str] = frozenset(), **params: Any
@@ -138,7 +143,7 @@ class S3Client:
         return " ".join(text.split())[:300]
 
 
-_TRANSPORT = (HTTPClientError, IncompleteReadError, ResponseStreamingError)
+_TRANSPORT = (BotoConnectionError, HTTPClientError, IncompleteReadError, ResponseStreamingError)
 
 
 def _connect(settings: S3Settings) -> Any:
@@ -156,7 +161,7 @@ def _connect(settings: S3Settings) -> Any:
         read_timeout=settings.read_timeout_s,
         max_pool_connections=settings.max_connections,
         tcp_keepalive=True,
-        s3={"addressing_style": style},
+        s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},
         user_agent_extra="drd",
     )
     return boto3.session.Session().client(
@@ -181,6 +186,15 @@ def _send_md5(params: dict[str, Any], **_: Any) -> None:
     checksum = params["context"].get("checksum", {})
     checksum.pop("request_algorithm", None)
     checksum.pop("request_algorithm_header", None)
+
+
+def _follow_no_redirect(context: dict[str, Any], **_: Any) -> None:
+    """Tell botocore that it has followed a redirection to another region already.
+
+    It asks Amazon's way which region that is, for ever where a store of one's own redirects without saying.
+    """
+    if "s3_redirect" in context:
+        context["s3_redirect"]["redirected"] = True
 
 
 def _server_time(date: str) -> datetime | None:
