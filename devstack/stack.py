@@ -39,8 +39,9 @@ class Stack:
             stack.postgres = Postgres(workspace)
         if "redis" in services:
             password = secrets.token_urlsafe(18)
-            stack.redis = Redis(workspace, name="redis", password=password)
-            stack.redis_target = Redis(workspace, name="redis-target", password=password)
+            digest = {"enable-debug-command": "local"}  # DEBUG DIGEST is how the demo compares, without drd
+            stack.redis = Redis(workspace, name="redis", password=password, options=digest)
+            stack.redis_target = Redis(workspace, name="redis-target", password=password, options=digest)
         if "clickhouse" in services:
             source = ClickHouse(workspace, name="clickhouse")
             stack.clickhouse = source

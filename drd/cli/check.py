@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents, render
 from drd.cli.session import Session
 from drd.errors import SourceError, StoreError
-from drd.model import CheckItem
+
+if TYPE_CHECKING:  # --help needs none of it
+    from drd.model import CheckItem
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:

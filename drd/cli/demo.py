@@ -15,11 +15,13 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         "demo",
         help="back up, destroy and restore a trading platform",
         parents=[common],
-        description="Start PostgreSQL, Redis, ClickHouse and an S3 server on loopback, load a trading platform, back it up, "
-        "change it, destroy it, restore it to a time, and compare.",
+        description="Start PostgreSQL, Redis, ClickHouse and an S3 server on loopback, load a trading platform, "
+        "back it up, change it, destroy it, restore it to a time, and compare.",
     )
     parser.add_argument("--scale", type=float, default=1.0, help="how much data; 1 is some seconds of work (1)")
-    parser.add_argument("--keep", action="store_true", help="leave the servers running and say how to use and stop them")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the servers running and say how to use and stop them"
+    )
     parser.set_defaults(run=run)
 
 

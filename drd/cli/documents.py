@@ -10,10 +10,9 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from drd.errors import DrdError
-from drd.model import Backup, CheckItem, Json, Notice
-
-if TYPE_CHECKING:  # the operations pull in the pipeline; documents are made after they ran
+if TYPE_CHECKING:  # what a document is made of was imported by whoever made it; --help needs none of it
+    from drd.errors import DrdError
+    from drd.model import Backup, CheckItem, Json, Notice
     from drd.ops.backup import BackupReport
     from drd.ops.check import CheckReport
     from drd.ops.restore import RestoreReport

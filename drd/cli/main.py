@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 
 from drd import __version__
@@ -90,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return report(Cancelled("interrupted"), as_json=as_json)
     except Exception as error:  # noqa: BLE001  # the outermost place: a bug, shown with its traceback
+        import traceback
+
         traceback.print_exc(file=sys.stderr)
         bug = DrdError(
             f"unexpected {type(error).__name__}: {error}",

@@ -6,12 +6,11 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from drd.cancel import CancelToken
-from drd.model import Progress
-
 if TYPE_CHECKING:  # heavy: the command line must start in a quarter of a second
+    from drd.cancel import CancelToken
     from drd.cli.progress import ProgressDisplay
     from drd.config import Config
+    from drd.model import Progress
     from drd.wiring import Services
 
 
