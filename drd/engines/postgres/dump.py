@@ -1,0 +1,332 @@
+"""Dump one or more databases with pg_dump, shipping each file while it grows; see DESIGN §9.
+
+Artifacts: ``globals.sql``, ``databases.json`` (what ``db-0``, ``db-1``… are called, and their properties), and for
+each database ``db-N/toc.dat``, a ``db-N/<id>.dat`` for each large table, ``db-N/small.tar`` with all small files. Their
+names say nothing about the databases. Unpack the tar beside the rest and the folder is what ``pg_restore`` reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import psycopg
+
+from drd.engines.children import Child, running
+from drd.engines.postgres import catalog
+from drd.engines.postgres.connection import Endpoint, Session, mapped
+from drd.engines.postgres.inventory import inventory
+from drd.engines.postgres.settings import PostgresSettings
+from drd.engines.postgres.spool import SpoolShipper, can_punch
+from drd.engines.postgres.toc import parse_toc
+from drd.engines.postgres.tools import Tool, complaint, find_tool, guarded
+from drd.errors import DrdError, SourceError, SourceUnreachable, ToolError
+from drd.model import DumpResult, Fingerprint, Json, Notice, Progress
+from drd.protocols import ArtifactSink, WorkContext
+
+DATABASES_ARTIFACT = "databases.json"
+GLOBALS_ARTIFACT = "globals.sql"
+COMPARED = ("rows", "sha256", "objects", "bytes", "last_value", "is_called", "populated")
+
+_LOCKED = re.compile(r"lock timeout|could not obtain lock|statement timeout", re.IGNORECASE)
+
+
+@dataclass
+class _Source:
+    """One database held at its snapshot: the session keeps the snapshot alive."""
+
+    index: int
+    session: Session
+    snapshot: str
+    taken_at: datetime
+    properties: dict[str, Json]
+
+    @property
+    def name(self) -> str:
+        return str(self.properties["name"])
+
+
+@dataclass
+class _Tally:
+    """What the dump has learned so far."""
+
+    items: dict[str, dict[str, Json]] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    facts: list[Json] = field(default_factory=list)
+    spool_peak_bytes: int = 0
+
+
+def dump(settings: PostgresSettings, endpoint: Endpoint, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:
+    """Write the artifacts of one backup; see :meth:`drd.protocols.Engine.dump`."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.closing(endpoint.connect()))
+        here = endpoint.pinned(first)
+        major = catalog.require_supported(first, here)
+        pg_dump = find_tool("pg_dump", major, settings.tools_dir, ctx.cancel)
+        pg_dumpall = find_tool("pg_dumpall", major, settings.tools_dir, ctx.cancel)
+        names = catalog.database_names(first, settings.databases, here)
+        tally = _Tally()
+        sources = _take_snapshots(here, names, stack, tally)
+        punching = _require_spool(sources, here, ctx, tally)
+        _dump_globals(pg_dumpall, here, names[0], sink, ctx, tally)
+        total = 0
+        with mapped(here, "measure the tables"):
+            total = sum(catalog.table_bytes(source.session) for source in sources)
+        progress = _Reporter(ctx, total)
+        for source in sources:
+            _dump_database(settings, here, pg_dump, source, sink, ctx, tally, progress, punching=punching)
+        _write(sink, DATABASES_ARTIFACT, _databases_json(sources))
+        version = catalog.server_version(first)
+    fingerprint = Fingerprint("postgres", tally.items, COMPARED)
+    return DumpResult(
+        recovery_point=max(source.taken_at for source in sources),
+        fingerprint=fingerprint,
+        engine_version=version,
+        rows=fingerprint.rows,
+        facts={"databases": tally.facts, "spool_peak_bytes": tally.spool_peak_bytes, "server_major": major},
+        tools={"pg_dump": pg_dump.version, "pg_dumpall": pg_dumpall.version},
+        notices=tuple(tally.notices),
+    )
+
+
+def _take_snapshots(here: Endpoint, names: list[str], stack: contextlib.ExitStack, tally: _Tally) -> list[_Source]:
+    """Open a snapshot in every database before the first byte is read, so that they are milliseconds apart."""
+    sources: list[_Source] = []
+    for index, name in enumerate(names):
+        session = stack.enter_context(contextlib.closing(here.connect(name)))
+        with mapped(here, f'take a snapshot of the database "{name}"'):
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            # The clock is read in the statement that takes the snapshot, after it: no later commit is visible.
+            snapshot, taken_at, standby = catalog.one(
+                session,
+                "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()",
+            )
+            if standby:
+                taken_at = _replayed_until(session, taken_at, tally)
+            properties = catalog.describe_database(session)
+        if standby and properties["unlogged_tables"]:
+            tally.notices.append(
+                Notice(
+                    "unlogged-tables-empty", f"{name}: unlogged tables have no data on a standby and are dumped empty"
+                )
+            )
+        sources.append(_Source(index, session, str(snapshot), taken_at.astimezone(UTC), properties))
+    return sources
+
+
+def _replayed_until(session: Session, clock: datetime, tally: _Tally) -> datetime:
+    """Return the time whose state a standby shows: the clock's when it has replayed all that its primary sent."""
+    (current,) = catalog.one(
+        session,
+        """SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver WHERE status = 'streaming'
+                AND latest_end_lsn <= pg_catalog.pg_last_wal_replay_lsn()
+                AND last_msg_receipt_time > pg_catalog.clock_timestamp() - interval '15 s')""",
+    )
+    (replayed,) = catalog.one(session, "SELECT pg_catalog.pg_last_xact_replay_timestamp()")
+    if current or replayed is None:
+        return clock
+    lag = (clock - replayed).total_seconds()
+    tally.notices.append(
+        Notice("standby-behind", f"the last transaction that the standby shows is {lag:.0f} s old; it may lag behind")
+    )
+    return replayed if isinstance(replayed, datetime) else clock
+
+
+def _require_spool(sources: list[_Source], here: Endpoint, ctx: WorkContext, tally: _Tally) -> bool:
+    """Find out whether read blocks can be freed; raise when they cannot and a table would not fit into the spool."""
+    if can_punch(ctx.spool_dir):
+        return True
+    hint = "put the spool on ext4, xfs, btrfs or tmpfs, or raise the spool limit above the largest table"
+    for source in sources:
+        with mapped(here, "measure the tables"):
+            name, size = catalog.largest_table(source.session)
+        if size > ctx.spool_limit_bytes // 2:
+            raise SourceError(
+                f"the spool's file system cannot free what was read of a file, and {source.name}.{name} "
+                f"({size >> 20} MiB) does not fit into the spool limit of {ctx.spool_limit_bytes >> 20} MiB",
+                hint=hint,
+            )
+    tally.notices.append(
+        Notice("spool-cannot-free", "the spool's file system cannot free read blocks: each table lies there whole")
+    )
+    return False
+
+
+def _dump_globals(
+    tool: Tool, here: Endpoint, database: str, sink: ArtifactSink, ctx: WorkContext, tally: _Tally
+) -> None:
+    """Save roles, memberships and role settings; without passwords, or not at all, where the server does not let us."""
+    path = ctx.spool_dir / GLOBALS_ARTIFACT
+    said = ""
+    for extra in ([], ["--no-role-passwords"]):
+        argv = [
+            str(tool.path),
+            "--globals-only",
+            "--no-password",
+            f"--file={path}",
+            f"--dbname={here.conninfo(database)}",
+        ]
+        with running([*argv, *extra], cancel=ctx.cancel, env=here.environment()) as child:
+            code = child.process.wait()
+            ctx.cancel.raise_if_cancelled()
+            said = complaint(child.stderr_tail()) if code else ""
+        if code == 0:
+            if extra:
+                tally.notices.append(
+                    Notice("roles-without-passwords", "roles are saved without passwords: this user may not read them")
+                )
+            _write(sink, GLOBALS_ARTIFACT, path.read_bytes())
+            path.unlink()
+            return
+    path.unlink(missing_ok=True)
+    tally.notices.append(Notice("roles-not-saved", f"roles and their settings are not in this backup: {said}"))
+
+
+def _dump_database(
+    settings: PostgresSettings,
+    here: Endpoint,
+    tool: Tool,
+    source: _Source,
+    sink: ArtifactSink,
+    ctx: WorkContext,
+    tally: _Tally,
+    progress: _Reporter,
+    *,
+    punching: bool,
+) -> None:
+    prefix = f"db-{source.index}/"
+    folder = ctx.spool_dir / f"db-{source.index}"
+    progress.database = source.name
+    shipper = SpoolShipper(folder, sink, prefix, ctx, report=progress, can_punch=punching)
+    folder.mkdir(mode=0o700)
+    argv = [
+        str(tool.path),
+        "--format=directory",
+        "--compress=0",
+        "--no-sync",
+        "--no-password",
+        f"--jobs={max(1, ctx.jobs)}",
+        f"--snapshot={source.snapshot}",
+        f"--encoding={source.properties['encoding']}",
+        f"--file={folder}",
+        f"--dbname={here.conninfo(source.name)}",
+    ]
+    if settings.lock_timeout_s > 0:
+        argv.append(f"--lock-wait-timeout={max(1, round(settings.lock_timeout_s * 1000))}")
+    try:
+        with guarded(argv, cancel=ctx.cancel, env=here.environment()) as child:
+            shipper.run(child, lambda: _explain(child, here, source, ctx))
+    except BaseException:
+        shipper.abort()
+        raise
+    progress.settle()
+    tally.spool_peak_bytes = max(tally.spool_peak_bytes, shipper.peak_bytes)
+    toc = parse_toc(bytes(shipper.toc))
+    missing = sorted(toc.data_files().keys() - shipper.shipped)
+    if missing:
+        raise ToolError(f"pg_dump ended well but {len(missing)} data files are missing, such as {missing[0]}")
+    tally.items |= inventory(toc, source.name, shipper.tables, shipper.large_objects.facts())
+    tally.facts.append(
+        {
+            "artifact": prefix.rstrip("/"),
+            "tables": len(shipper.tables),
+            "large_objects": shipper.large_objects.count,
+            "archive_version": f"1.{toc.version}",
+        }
+    )
+
+
+def _explain(child: Child, here: Endpoint, source: _Source, ctx: WorkContext) -> DrdError:
+    """Say why pg_dump failed, naming the table where a lock was in the way."""
+    ctx.cancel.raise_if_cancelled()
+    text = child.stderr_tail()
+    why = complaint(text)
+    if _LOCKED.search(text):
+        tables = _locked_tables(source.session) or re.findall(r'relation "([^"]+)"', text)
+        named = f" on {', '.join(tables[:3])}" if tables else ""
+        return SourceError(
+            f"pg_dump of {source.name} waited too long for a lock{named}: {why}",
+            hint="somebody alters or truncates the table; run again when that is done, or raise the lock timeout",
+        )
+    if "No space left on device" in text:
+        return ToolError(
+            f"the spool {ctx.spool_dir} is full: {why}",
+            hint="free space there or choose another spool; drd needs at most the spool limit",
+        )
+    if "permission denied" in text:
+        return SourceError(
+            f"pg_dump of {source.name} may not read everything: {why}",
+            hint="grant pg_read_all_data (14 and later) or use a superuser",
+        )
+    if "row-level security" in text:
+        return SourceError(
+            f"pg_dump of {source.name}: {why}", hint="the user needs BYPASSRLS, or to own the table, or to be superuser"
+        )
+    lost = ("server closed the connection", "terminating connection", "Connection refused", "connection to server")
+    if any(word in text for word in lost):
+        return SourceUnreachable(
+            f"pg_dump of {source.name} lost the server {here.label}: {why}", hint="see the server's log, then run again"
+        )
+    return ToolError(f"pg_dump of {source.name} failed: {why}", hint="see the server's log")
+
+
+def _locked_tables(session: Session) -> list[str]:
+    """Name the tables that somebody else locks, or waits to lock, against readers."""
+    try:
+        rows = session.execute(
+            """SELECT DISTINCT l.relation::pg_catalog.regclass::text FROM pg_catalog.pg_locks l
+                 JOIN pg_catalog.pg_class c ON c.oid = l.relation AND c.relkind IN ('r', 'p', 'm', 'v', 'S', 'f')
+                WHERE l.mode = 'AccessExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid()
+                  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+                ORDER BY 1"""
+        ).fetchall()
+    except psycopg.Error:  # the server may be gone as well; the lock is the failure to report, not this question
+        return []
+    return [str(row[0]) for row in rows]
+
+
+def _databases_json(sources: list[_Source]) -> bytes:
+    listed: list[Json] = [{"artifact": f"db-{source.index}", **source.properties} for source in sources]
+    return json.dumps({"version": 1, "databases": listed}, indent=1).encode()
+
+
+def _write(sink: ArtifactSink, name: str, data: bytes) -> None:
+    writer = sink.open(name)
+    try:
+        writer.write(data)
+    except BaseException:
+        writer.abort()
+        raise
+    writer.close()
+
+
+class _Reporter:
+    """Passes progress on, a few times a second, over all databases of one dump."""
+
+    def __init__(self, ctx: WorkContext, total_bytes: int) -> None:
+        self.database = ""
+        self._ctx = ctx
+        self._total = total_bytes
+        self._before = 0
+        self._now = 0
+        self._due = 0.0
+
+    def __call__(self, done_bytes: int, files: int) -> None:
+        self._now = done_bytes
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + 0.2
+        self._ctx.progress(
+            Progress(
+                self._ctx.source, "dump", self._before + done_bytes, self._total, f"{self.database}: {files} files"
+            )
+        )
+
+    def settle(self) -> None:
+        """Count what is done as done; the next database begins at zero."""
+        self._before += self._now
+        self._now = 0

@@ -1,0 +1,28 @@
+"""What a PostgreSQL source or target is configured with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from drd.model import Secret
+
+ALL_DATABASES = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    """One PostgreSQL endpoint.
+
+    ``url`` is a libpq connection URI (several hosts and ``target_session_attrs`` are welcome) without a password.
+    ``databases`` is empty for the URL's own database, ``("*",)`` for every database that allows connections and is
+    no template. ``tools_dir`` holds pg_dump and its kin and is looked at first. ``lock_timeout_s`` bounds the wait
+    for a table that somebody alters; 0 waits for ever.
+    """
+
+    url: str
+    password: Secret | None = None
+    databases: tuple[str, ...] = ()
+    tools_dir: Path | None = None
+    lock_timeout_s: float = 60.0
+    connect_timeout_s: float = 10.0

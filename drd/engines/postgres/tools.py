@@ -1,0 +1,126 @@
+"""Find PostgreSQL's client tools, of the server's major version or newer, and say what they complained about."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from drd.cancel import CancelToken
+from drd.engines.children import Child, running
+from drd.errors import ToolError
+
+_SYSTEM_FOLDERS = (
+    "/usr/lib/postgresql/{major}/bin",  # Debian, Ubuntu
+    "/usr/pgsql-{major}/bin",  # PGDG packages for RHEL and SUSE
+    "/usr/libexec/postgresql{major}",  # Alpine
+    "/usr/local/pgsql/bin",  # built from source
+)
+_NEWEST_MAJOR = 30  # how far ahead to look for a newer client
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)(\S*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A client program that can be run: ``major`` is PostgreSQL's, ``version`` as it says it."""
+
+    name: str
+    path: Path
+    major: int
+    version: str
+
+
+def find_tool(name: str, server_major: int, tools_dir: Path | None, cancel: CancelToken) -> Tool:
+    """Return the tool of the server's own major version if there is one, else the oldest newer one.
+
+    Looks in ``tools_dir``, then in the packages' folders, then on PATH. Raises :class:`~drd.errors.ToolError`
+    naming what was found instead.
+    """
+    older: list[Tool] = []
+    newer: list[Tool] = []
+    for path in _candidates(name, server_major, tools_dir):
+        tool = _examine(name, path, cancel)
+        if tool is None:
+            continue
+        if tool.major == server_major:
+            return tool
+        (newer if tool.major > server_major else older).append(tool)
+    if newer:
+        return min(newer, key=lambda tool: tool.major)
+    hint = f"install postgresql-client-{server_major} or newer, or set tools_dir to the folder that holds it"
+    if older:
+        best = max(older, key=lambda tool: tool.major)
+        raise ToolError(
+            f"{best.path} is version {best.version}, older than the server's {server_major}: it would refuse", hint=hint
+        )
+    raise ToolError(f"{name} was not found; PostgreSQL {server_major} needs {name} {server_major} or newer", hint=hint)
+
+
+def _candidates(name: str, server_major: int, tools_dir: Path | None) -> Iterator[Path]:
+    seen: set[Path] = set()
+    folders = [tools_dir, tools_dir / "bin"] if tools_dir is not None else []
+    folders += [
+        Path(pattern.format(major=major)) for major in range(server_major, _NEWEST_MAJOR) for pattern in _SYSTEM_FOLDERS
+    ]
+    for path in [folder / name for folder in folders] + [Path(found) for found in [shutil.which(name)] if found]:
+        if path not in seen and os.access(path, os.X_OK) and path.is_file():
+            seen.add(path)
+            yield path
+
+
+def _examine(name: str, path: Path, cancel: CancelToken) -> Tool | None:
+    with running([str(path), "--version"], cancel=cancel, stdout=subprocess.PIPE) as child:
+        output = child.process.communicate()[0]
+    found = _VERSION.search(output.decode("utf-8", "replace"))
+    return Tool(name, path, int(found[1]), found[1] + found[2]) if found else None
+
+
+# Parallel pg_dump and pg_restore fork workers, which the parent-death signal of running() does not reach: after a
+# kill -9 of drd they would go on, into a spool that nobody empties. The watcher sees the end of drd at its pipe.
+_GUARD = 'exec 3<&0; (cat <&3 >/dev/null; kill -KILL 0) & exec "$@" 3<&- </dev/null'
+
+
+@contextmanager
+def guarded(argv: Sequence[str], *, cancel: CancelToken, env: Mapping[str, str]) -> Iterator[Child]:
+    """Run a tool that forks workers so that none of them outlives drd, not even a drd that was killed with -9."""
+    with running(["/bin/sh", "-c", _GUARD, "sh", *argv], cancel=cancel, env=env, stdin=subprocess.PIPE) as child:
+        yield child
+
+
+def processes_of(child: Child) -> list[int]:
+    """Return the ids of a guarded tool and the workers it forked, without the watcher."""
+    leader = child.process.pid
+    try:
+        name = Path(f"/proc/{leader}/comm").read_bytes()
+        forked = [int(pid) for pid in Path(f"/proc/{leader}/task/{leader}/children").read_text().split()]
+    except OSError:  # it just ended
+        return []
+    same = [leader]
+    for pid in forked:
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_bytes() == name:
+                same.append(pid)
+    return same
+
+
+def complaint(stderr: str) -> str:
+    """Return the line of a tool's standard error that says why it failed, without its prefix."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for mark in ("fatal: ", "error: ", "FATAL: ", "ERROR: "):
+        for line in lines:
+            if mark in line:
+                return _brief(line.split(mark, 1)[1])
+    useful = [line for line in lines if "detail:" not in line and "hint:" not in line]
+    return _brief(useful[0]) if useful else "it said nothing"
+
+
+def _brief(text: str) -> str:
+    text = re.sub(r"^(?:query failed|could not execute query|connection to server .*? failed): ", "", text.strip())
+    text = re.sub(r"^(?:ERROR|FATAL):\s+", "", text)
+    return text if len(text) <= 300 else text[:297] + "…"
