@@ -41,7 +41,7 @@ fmt: setup ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
 
 bench: setup ## Print drd's figures beside its peers' on the same work
-	for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	for script in $$(grep -l '__main__' benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
 
 schema: setup ## Write config/drd.schema.json from the models
 	$(BIN)/python -c 'from drd.config import schema_text; print(schema_text(), end="")' > config/drd.schema.json.new

@@ -13,6 +13,13 @@ import yaml
 from drd import errors
 
 ROOT = Path(__file__).parents[2]
+#: Throw-away keys that the repository must hold, and why.
+KNOWN_KEYS = {
+    (
+        "tests/golden/make_v1.py",
+        "an age identity",
+    ): "the golden repositories are encrypted to it, and hold made-up data",
+}
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|HA" r"CK)\b")
 SECRETS = {
     "an age identity": re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
@@ -54,9 +61,8 @@ def test_no_secret_is_committed():
     found = [
         f"{name}: {what}"
         for name, text in texts()
-        if name != "requirements-dev.lock"
         for what, pattern in SECRETS.items()
-        if pattern.search(text)
+        if pattern.search(text) and (name, what) not in KNOWN_KEYS
     ]
     assert found == []
 
