@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from devstack import ledger, obtain, state
+from devstack import kept, ledger, obtain
 from devstack.errors import DevstackError
-from devstack.stack import SERVICES, Stack
-from devstack.workspace import Workspace
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,24 +47,29 @@ def _parser() -> argparse.ArgumentParser:
     for verb in (up, down, status):
         verb.add_argument("--dir", type=Path, default=Path(".devstack"), help="state folder (default: .devstack)")
     up.add_argument("--scale", type=float, default=1.0, help="how much data: 0 none, 1 seconds (default), 50 gigabytes")
-    for name in SERVICES:
+    for name in obtain.BY_SERVICE:
         up.add_argument(f"--no-{name}", action="store_true", help=f"leave {name} out")
-    fetch.add_argument("--postgres", type=int, action="append", default=[], metavar="MAJOR", help="also this version")
+    fetch.add_argument("--postgres", type=int, action="append", default=[], metavar="MAJOR", help="also 17 or 18")
+    fetch.add_argument("--redis", action="append", default=[], choices=sorted(obtain.REDIS_PYPI), help="also this one")
     return parser
 
 
 def _up(options: argparse.Namespace) -> int:
+    from devstack import state  # noqa: PLC0415 # heavy: status and down need none of it
+    from devstack.stack import Stack  # noqa: PLC0415
+    from devstack.workspace import Workspace  # noqa: PLC0415
+
     started = time.monotonic()
     state_dir: Path = options.dir.absolute()
-    if any(service.state == "running" for service in state.read(state_dir)):
+    if any(service.state == "running" for service in kept.read(state_dir)):
         raise DevstackError(f"servers of {options.dir} are up already; see status, or take them down first")
     if options.scale < 0:
         raise DevstackError("--scale is 0 or more")
-    services = [name for name in SERVICES if not getattr(options, f"no_{name}")]
+    services = [name for name in obtain.BY_SERVICE if not getattr(options, f"no_{name}")]
     if not services:
         raise DevstackError("every service is left out; nothing to start")
-    state.take_down(state_dir)
-    state.refuse_to_overwrite(state_dir)
+    kept.take_down(state_dir)
+    kept.refuse_to_overwrite(state_dir)
     ledger.reap_abandoned()
     _say(options, "obtaining programs …")
     for name in services:
@@ -81,7 +84,7 @@ def _up(options: argparse.Namespace) -> int:
             rows = stack.load(options.scale)
         config = state.write(stack, state_dir)
         workspace.keep(state_dir)
-    found = state.read(state_dir)
+    found = kept.read(state_dir)
     seconds = time.monotonic() - started
     if options.json:
         document = {"config": str(config), "rows": rows, "services": [asdict(service) for service in found]}
@@ -91,14 +94,14 @@ def _up(options: argparse.Namespace) -> int:
         if rows:
             print("\n  " + "  ".join(f"{name} {count:,}" for name, count in rows.items()))
         print(f"\n✓ up in {seconds:.1f} s. Next:\n")
-        shown = options.dir / state.CONFIG
+        shown = options.dir / kept.CONFIG
         print(f"  export DRD_CONFIG={shown}\n  drd check\n  drd backup now\n  drd restore --at now --dry-run")
         print(f"\n  python -m devstack down{_dir_option(options)}   # when done")
     return 0
 
 
 def _down(options: argparse.Namespace) -> int:
-    was_up = state.take_down(options.dir.absolute())
+    was_up = kept.take_down(options.dir.absolute())
     if options.json:
         print(json.dumps({"was_up": was_up}))
     else:
@@ -107,7 +110,7 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    found = state.read(options.dir.absolute())
+    found = kept.read(options.dir.absolute())
     all_run = bool(found) and all(service.state == "running" for service in found)
     if options.json:
         print(json.dumps({"up": all_run, "services": [asdict(service) for service in found]}, indent=2))
@@ -123,6 +126,8 @@ def _obtain(options: argparse.Namespace) -> int:
         find(install=True)
     for major in options.postgres:
         obtain.postgres_bin(major, install=True)
+    for version in options.redis:
+        obtain.redis_program(version, install=True)
     if options.json:
         print(json.dumps({"inventory": obtain.inventory()}))
     else:
@@ -130,7 +135,7 @@ def _obtain(options: argparse.Namespace) -> int:
     return 0
 
 
-def _table(services: Sequence[state.Service]) -> None:
+def _table(services: Sequence[kept.Service]) -> None:
     rows = [("SERVICE", "STATE", "PID", "URL", "PASSWORD IN")]
     rows += [(s.name, s.state, str(s.pid), s.url, s.password_file) for s in services]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

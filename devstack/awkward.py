@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import psycopg
 
 from devstack.postgres import Postgres
 
-EXTENSIONS = ("pgcrypto", "uuid-ossp", "hstore", "citext", "pg_trgm")
+_EXTENSIONS = ("hstore", "citext", "pg_trgm")
+_EXTENSIONS_IF_AVAILABLE = ("pgcrypto", "uuid-ossp")
 
 _STRUCTURE = Path(__file__).with_name("awkward.sql")
 
@@ -23,7 +24,8 @@ class Awkward:
     owner: str
     reader: str
     group: str
-    large_objects: dict[int, bytes]
+    extensions: tuple[str, ...]
+    large_objects: dict[int, bytes] = field(repr=False)
 
     @property
     def roles(self) -> tuple[str, str, str]:
@@ -35,11 +37,11 @@ def make_awkward(server: Postgres) -> Awkward:
     """Create an awkward database and its roles on ``server``; :func:`drop_awkward` removes both.
 
     Roles: ``owner`` (owns nearly all, member of ``group`` with a setting of its own), ``reader`` (login with password
-    and limits), ``group`` (nologin). Two database settings, five extensions, four large objects (one of 3 MB).
+    and limits), ``group`` (nologin). Database settings, three to five extensions, four large objects (one of 3 MB).
     """
     database = server.fresh_database("Awkward db-é")
     mark = database.rpartition("_")[2]
-    made = Awkward(database, f"owner-{mark}", f"Reader {mark}", f"group_{mark}", {})
+    made = Awkward(database, f"owner-{mark}", f"Reader {mark}", f"group_{mark}", _extensions(server), {})
     names = {name: _quoted(getattr(made, name)) for name in ("owner", "reader", "group")}
     quoted_database = _quoted(database)
     with server.connect(database) as connection:
@@ -56,7 +58,7 @@ def make_awkward(server: Postgres) -> Awkward:
             f"ALTER DATABASE {quoted_database} SET statement_timeout = '1h'",
             f"ALTER DATABASE {quoted_database} SET search_path = app, public",
             f"COMMENT ON DATABASE {quoted_database} IS 'awkward on purpose'",
-            *(f'CREATE EXTENSION "{name}" WITH SCHEMA public' for name in EXTENSIONS),
+            *(f'CREATE EXTENSION "{name}" WITH SCHEMA public' for name in made.extensions),
         ):
             connection.execute(statement.encode())
     with server.connect(database) as connection:  # anew, so that the database's settings hold
@@ -65,8 +67,16 @@ def make_awkward(server: Postgres) -> Awkward:
         for name, text in {**names, "event": f"{made.group}_event"}.items():
             structure = structure.replace(f":{name}:", text)
         connection.execute(structure.encode())
+        if "uuid-ossp" in made.extensions:
+            connection.execute("ALTER TABLE with_extensions ALTER COLUMN id SET DEFAULT uuid_generate_v4()")
         made.large_objects.update(_large_objects(connection, names["owner"], names["reader"]))
     return made
+
+
+def _extensions(server: Postgres) -> tuple[str, ...]:
+    with server.connect() as connection:
+        available = {row[0] for row in connection.execute("SELECT name FROM pg_available_extensions")}
+    return (*_EXTENSIONS, *(name for name in _EXTENSIONS_IF_AVAILABLE if name in available))
 
 
 def _large_objects(connection: psycopg.Connection[tuple[Any, ...]], owner: str, reader: str) -> dict[int, bytes]:

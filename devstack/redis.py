@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -22,7 +21,7 @@ class Redis(Server):
     """Redis 7 on loopback with ``requirepass`` (and ``masterauth``), reached by ``client()``.
 
     ``append_only`` as on the platform; ``diskless_sync_delay_s`` 0 makes a full synchronisation start at once;
-    ``options`` are lines of redis.conf and win. ``program`` may be another redis-server or valkey-server.
+    ``options`` are lines of redis.conf and win. ``version`` may be another server, see :data:`obtain.REDIS_PYPI`.
     """
 
     kind = "redis"
@@ -36,10 +35,10 @@ class Redis(Server):
         diskless_sync_delay_s: int = 0,
         password: str | None = None,
         options: Mapping[str, str] | None = None,
-        program: Path | None = None,
+        version: str | None = None,
         ready_timeout_s: float = 30.0,
     ) -> None:
-        self.program = program or obtain.redis_server()
+        self.program = obtain.redis_program(version) if version else obtain.redis_server()
         super().__init__(workspace, name=name, ready_timeout_s=ready_timeout_s)
         self.password = secrets.token_urlsafe(18) if password is None else password
         self.options = {

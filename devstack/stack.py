@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from devstack import load
+from devstack import load, obtain
 from devstack.clickhouse import ClickHouse
 from devstack.postgres import Postgres
 from devstack.redis import Redis
@@ -16,7 +16,7 @@ from devstack.server import Server
 from devstack.trading import BUCKET, CLICKHOUSE_DATABASE, POSTGRES_DATABASE
 from devstack.workspace import Workspace
 
-SERVICES = ("postgres", "redis", "clickhouse", "s3")
+SERVICES = tuple(obtain.BY_SERVICE)
 
 
 @dataclass(slots=True)

@@ -1,9 +1,9 @@
-"""The folder of ``devstack up``: drd.yaml, secrets, and what runs."""
+"""Write down a running stack for its users: drd.yaml, secrets, age keypair, state."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,18 @@ import pyrage
 import yaml
 
 from devstack import ledger
-from devstack.errors import DevstackError
-from devstack.process import is_alive
+from devstack.kept import CONFIG, HEADER, SECRETS, Service
 from devstack.s3 import SeaweedS3
 from devstack.server import Server, private_file
 from devstack.stack import Stack
 from devstack.trading import BUCKET, CLICKHOUSE_DATABASE, POSTGRES_DATABASE, PREFIX
 
-CONFIG = "drd.yaml"
-_SECRETS = "secrets"
-_HEADER = "# Written by python -m devstack up; throw-away servers, throw-away secrets.\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """One server as ``status`` tells of it; ``password_file`` is relative to the state folder."""
-
-    name: str
-    url: str
-    user: str
-    password_file: str
-    pid: int
-    log: str
-    state: str = "running"
+__all__ = ["CONFIG", "write"]
 
 
 def write(stack: Stack, state_dir: Path) -> Path:
     """Write drd.yaml, its secrets, the age keypair and the state; return the path of drd.yaml."""
-    secrets_dir = state_dir / _SECRETS
+    secrets_dir = state_dir / SECRETS
     secrets_dir.mkdir(mode=0o700, exist_ok=True)
     for name, text in _secrets(stack).items():
         private_file(secrets_dir / name, text + "\n")
@@ -46,7 +30,7 @@ def write(stack: Stack, state_dir: Path) -> Path:
     private_file(secrets_dir / "age-identity", f"{identity}\n")
     config = private_file(
         state_dir / CONFIG,
-        _HEADER + yaml.safe_dump(_config(stack, str(identity.to_public())), sort_keys=False, allow_unicode=True),
+        HEADER + yaml.safe_dump(_config(stack, str(identity.to_public())), sort_keys=False, allow_unicode=True),
     )
     state = {
         "workspace": str(stack.workspace.path),
@@ -71,7 +55,7 @@ def _secrets(stack: Stack) -> dict[str, str]:
 
 def _file(name: str) -> dict[str, str]:
     """A secret by reference; a relative path starts at drd.yaml's folder."""
-    return {"file": f"{_SECRETS}/{name}"}
+    return {"file": f"{SECRETS}/{name}"}
 
 
 def _config(stack: Stack, recipient: str) -> dict[str, Any]:
@@ -132,50 +116,4 @@ def _services(stack: Stack) -> list[Service]:
 
 
 def _service(server: Server, url: str, user: str, password_file: str) -> Service:
-    return Service(server.name, url, user, f"{_SECRETS}/{password_file}", server.pid, str(server.log_path))
-
-
-def refuse_to_overwrite(state_dir: Path) -> None:
-    """Raise when the folder holds a drd.yaml or secrets that ``up`` did not write."""
-    config = state_dir / CONFIG
-    ours = config.exists() and config.read_text(encoding="utf-8").startswith(_HEADER)
-    for path in (config, state_dir / _SECRETS):
-        if path.exists() and not ours:
-            raise DevstackError(f"{path} is there and not of devstack's making; choose another --dir")
-
-
-def read(state_dir: Path) -> list[Service]:
-    """Return the services of a state folder with their present state; none when nothing is up there.
-
-    A process counts as running if it is the very one that was started, by pid and start time.
-    """
-    workspace = ledger.kept_workspace(state_dir)
-    if workspace is None:
-        return []
-    running = {entry.process.pid for entry in ledger.entries(workspace) if is_alive(entry.process)}
-    try:
-        rows = json.loads((state_dir / ledger.STATE).read_text(encoding="utf-8"))["services"]
-    except FileNotFoundError:
-        return []
-    return [Service(**{**row, "state": "running" if row["pid"] in running else "gone"}) for row in rows]
-
-
-def take_down(state_dir: Path) -> bool:
-    """End exactly the servers of a state folder and remove all that ``up`` wrote; return whether there was any.
-
-    The folder itself goes when nothing else is in it.
-    """
-    workspace = ledger.kept_workspace(state_dir)
-    if workspace is None:
-        return False
-    if workspace.parent != ledger.base_dir() or not workspace.name.startswith(ledger.PREFIX):
-        raise DevstackError(f"{state_dir / ledger.STATE} names {workspace}, which is no workspace of devstack")
-    ledger.reap(workspace)
-    for path in (state_dir / "store", state_dir / _SECRETS):
-        if path.exists():
-            ledger.remove_tree(path)
-    for name in (CONFIG, ledger.STATE, ledger.STATE + ".new"):
-        (state_dir / name).unlink(missing_ok=True)
-    if not any(state_dir.iterdir()):
-        state_dir.rmdir()
-    return True
+    return Service(server.name, url, user, f"{SECRETS}/{password_file}", server.pid, str(server.log_path))

@@ -69,7 +69,8 @@ def test_clickhouse_klines_have_no_gaps(clickhouse_source: ClickHouse, clickhous
     steps = clickhouse_source.rows(
         f"SELECT toFloat64(open_time - previous) AS step, count() AS times "
         f"FROM (SELECT open_time, lagInFrame(open_time) OVER (PARTITION BY exchange, symbol ORDER BY open_time) "
-        f"AS previous FROM {database}.klines WHERE interval = '1m') WHERE toUnixTimestamp64Milli(previous) > 0 GROUP BY step"
+        f"AS previous FROM {database}.klines WHERE interval = '1m') "
+        f"WHERE toUnixTimestamp64Milli(previous) > 0 GROUP BY step"
     )
     assert steps == [{"step": 60.0, "times": 100 * 59}]
     more = load.load_more_clickhouse(clickhouse_source, database=database)
