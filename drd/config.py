@@ -22,8 +22,19 @@ from drd.config_read import overlay, parse_yaml
 from drd.config_report import problems_of
 from drd.config_values import SIZE_PATTERN, SecretRef, format_duration, format_size
 from drd.errors import ConfigError
+from drd.model import Secret
 
-__all__ = ["Config", "SecretRef", "find_config_file", "load", "masked", "schema", "schema_text", "secret_refs"]
+__all__ = [
+    "Config",
+    "SecretRef",
+    "find_config_file",
+    "load",
+    "masked",
+    "schema",
+    "schema_text",
+    "secret_from",
+    "secret_refs",
+]
 
 CONFIG_VARIABLE = "DRD_CONFIG"
 _PLACES = (Path("drd.yaml"), Path("/etc/drd/drd.yaml"))
@@ -91,6 +102,13 @@ def secret_refs(config: Config) -> Iterator[tuple[str, SecretRef]]:
     for path, value in _leaves(config, ""):
         if isinstance(value, SecretRef):
             yield path, value
+
+
+def secret_from(*, where: str, env: str = "", file: str = "", environ: Mapping[str, str] = os.environ) -> Secret:
+    """Read a secret that the command line refers to, by variable or by file; errors as a configured one's."""
+    ref = SecretRef("env", env, environ) if env else SecretRef("file", file, environ)
+    ref.where = where
+    return ref.resolve()
 
 
 def masked(config: Config) -> dict[str, Any]:

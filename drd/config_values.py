@@ -158,12 +158,12 @@ class SecretRef:
         if self._value not in self._environ:
             raise ConfigError(
                 f"{self.where}: environment variable {self._value} is not set",
-                hint=f"export {self._value}=…, or point {self.where} at a file: {{file: /run/secrets/…}}",
+                hint=f"export {self._value}=…, or give the secret by a file",
             )
         return self._environ[self._value]
 
     def _from_file(self) -> str:
-        hint = f"create {self._value}, readable by drd alone, or point {self.where} elsewhere"
+        hint = "make that file, readable by drd alone, or name another"
         try:
             with Path(self._value).open("rb") as stream:
                 raw = stream.read(_SECRET_FILE_LIMIT_BYTES + 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drd.config import find_config_file, load, masked, secret_refs
+from drd.config import find_config_file, load, masked, secret_from, secret_refs
 from drd.config_model import LATER
 from drd.errors import ConfigError
 
@@ -318,6 +318,15 @@ def test_an_override_that_fits_two_sources_is_refused(refused):
     """Names that differ by dash and underscore alone cannot be told apart in a variable."""
     text = f"{STORE}sources: {{a-b: {{type: redis, url: 'redis://h'}}, a_b: {{type: redis, url: 'redis://h'}}}}"
     assert "fits several keys: a-b, a_b" in refused(text, {"DRD_SOURCES__A_B__URL": "redis://i"})
+
+
+def test_a_secret_of_the_command_line_is_read_like_a_configured_one(tmp_path):
+    """--password-env and --password-file read, strip and complain as the configuration does."""
+    (tmp_path / "password").write_text("hunter2\n")
+    assert secret_from(where="--password-file", file=str(tmp_path / "password")).reveal() == "hunter2"
+    assert secret_from(where="--password-env", env="PW", environ={"PW": "hunter3"}).reveal() == "hunter3"
+    with pytest.raises(ConfigError, match="--password-env: environment variable PW is not set"):
+        secret_from(where="--password-env", env="PW", environ={})
 
 
 def test_relative_paths_start_at_the_file(write, tmp_path):
