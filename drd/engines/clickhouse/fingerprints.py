@@ -1,0 +1,184 @@
+"""What the tables of a backup held, and what a server holds: rows and part hashes, comparable across a restore.
+
+A MergeTree part is immutable, and RESTORE attaches it as it was: ``hash_of_all_files`` in ``system.parts`` is equal
+on both servers (tried on 26.7) until a merge rewrites the part. So at backup time the hashes are those of exactly
+the parts that the server's manifest names, looked up while BACKUP holds them; after a restore, merges stay stopped
+until they were read again. This costs the server no read of data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from drd.engines.clickhouse.client import Server, ServerRefusal
+from drd.engines.clickhouse.manifest import ServerManifest
+from drd.engines.clickhouse.quoting import shown, table
+from drd.model import Fingerprint, Json, Notice
+
+COMPARED = ("rows", "content")
+_COUNTED = frozenset({"Log", "TinyLog", "StripeLog", "Memory"})
+
+TableName = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PartFacts:
+    """Rows, content hash and size of one part."""
+
+    rows: int
+    digest: str
+    size_bytes: int
+
+
+def engines(server: Server, databases: Sequence[str]) -> dict[TableName, str]:
+    """Map each table, view and dictionary to its engine; inner tables of materialized views are left out."""
+    rows = server.rows(
+        "SELECT database, name, engine FROM system.tables "
+        "WHERE database IN {names:Array(String)} AND NOT is_temporary AND name NOT LIKE '.inner%'",
+        {"names": list(databases)},
+    )
+    return {(r["database"], r["name"]): r["engine"] for r in rows}
+
+
+def _owners(server: Server, databases: Sequence[str]) -> dict[TableName, TableName]:
+    """Map inner tables to their materialized view: a backup keeps their data under the view's name."""
+    rows = server.rows(
+        "SELECT database, name, toString(uuid) AS id FROM system.tables "
+        "WHERE database IN {names:Array(String)} AND engine IN ('MaterializedView', 'WindowView')",
+        {"names": list(databases)},
+    )
+    out = {}
+    for r in rows:
+        out[r["database"], f".inner_id.{r['id']}"] = (r["database"], r["name"])
+        out[r["database"], f".inner.{r['name']}"] = (r["database"], r["name"])
+    return out
+
+
+class PartsSnapshot:
+    """Facts of every part the server knows, gathered over the run of a backup: also of parts merged away meanwhile."""
+
+    def __init__(self, server: Server, databases: Sequence[str]) -> None:
+        self._server = server
+        self._databases = databases
+        self._facts: dict[tuple[TableName, str], PartFacts] = {}
+        self.taken = False
+
+    def take(self, *, active_only: bool = False) -> None:
+        """Add what ``system.parts`` shows now; earlier facts of the same part stay."""
+        self.taken = True
+        owners = _owners(self._server, self._databases)
+        rows = self._server.rows(
+            "SELECT database, table, name, rows, hash_of_all_files AS digest, bytes_on_disk AS size "
+            "FROM system.parts WHERE database IN {names:Array(String)} AND active >= {least:UInt8}",
+            {"names": list(self._databases), "least": int(active_only)},
+        )
+        for r in rows:
+            inner = (r["database"], r["table"])
+            key = owners.get(inner, inner), r["name"]
+            self._facts.setdefault(key, PartFacts(int(r["rows"]), r["digest"], int(r["size"])))
+
+    def of(self, name: TableName, parts: Iterable[str]) -> list[PartFacts] | None:
+        """Return the facts of these parts, None when one was never seen."""
+        found = [self._facts.get((name, part)) for part in parts]
+        return None if any(f is None for f in found) else [f for f in found if f is not None]
+
+    def knows(self, wanted: Mapping[TableName, Iterable[str]]) -> bool:
+        """Whether every part was seen."""
+        return all(self.of(name, parts) is not None for name, parts in wanted.items())
+
+    def by_table(self) -> dict[TableName, list[PartFacts]]:
+        """Group all facts by table."""
+        out: dict[TableName, list[PartFacts]] = {}
+        for (name, _part), facts in self._facts.items():
+            out.setdefault(name, []).append(facts)
+        return out
+
+
+def count_rows(server: Server, kinds: Mapping[TableName, str]) -> dict[TableName, int]:
+    """Count the rows of tables that have no parts and are cheap and safe to read (Log family, Memory)."""
+    out = {}
+    for (database, name), engine in kinds.items():
+        if engine in _COUNTED:
+            try:
+                counted = server.rows(f"SELECT count() AS n FROM {table(database, name)}")  # noqa: S608 - quoted
+                out[database, name] = int(counted[0]["n"])
+            except ServerRefusal as refusal:
+                if refusal.number != 60:  # dropped meanwhile
+                    raise
+    return out
+
+
+def databases_named(fingerprint: Fingerprint) -> list[str]:
+    """Name the databases that a fingerprint speaks of."""
+    return sorted({str(item["database"]) for item in fingerprint.items.values() if "database" in item})
+
+
+def _item(database: str, engine: str, facts: list[PartFacts] | None, rows: int | None) -> dict[str, Json]:
+    if facts is None:
+        return {"database": database, "engine": engine, "rows": rows, "content": None}
+    return {
+        "database": database,
+        "engine": engine,
+        "rows": sum(f.rows for f in facts),
+        "content": hashlib.sha256("\n".join(sorted(f.digest for f in facts)).encode()).hexdigest(),
+        "parts": len(facts),
+        "bytes": sum(f.size_bytes for f in facts),
+    }
+
+
+def _has_parts(engine: str, parts: object) -> bool:
+    return engine.endswith("MergeTree") or bool(parts)
+
+
+def of_backup(
+    manifest: ServerManifest, snapshot: PartsSnapshot, kinds: Mapping[TableName, str],
+    before: Mapping[TableName, int], after: Mapping[TableName, int],
+) -> tuple[Fingerprint, Notice | None]:  # fmt: skip
+    """Make the fingerprint of what the server's manifest says is in the backup.
+
+    A table without parts has its rows only when the count was the same before and after. A part that the snapshot
+    missed makes its table's facts unknown (None): named in the notice, never guessed.
+    """
+    parts = manifest.parts()
+    items: dict[str, dict[str, Json]] = {}
+    unknown = []
+    for name in manifest.tables():
+        engine, own = kinds.get(name, ""), parts.get(name, set())
+        facts = snapshot.of(name, own) if _has_parts(engine, own) else None
+        rows = before.get(name) if before.get(name) == after.get(name) else None
+        if facts is None and (_has_parts(engine, own) or (rows is None and engine in _COUNTED)):
+            unknown.append(shown(*name))
+        items[shown(*name)] = _item(name[0], engine, facts, rows)
+    notice = None
+    if unknown:
+        notice = Notice(
+            "fingerprint-partial",
+            f"the rows of {len(unknown)} tables changed too quickly to be counted, such as {unknown[0]}",
+        )
+    return Fingerprint("clickhouse", items, COMPARED), notice
+
+
+def of_server(server: Server, expected: Fingerprint, names: Mapping[str, str]) -> Fingerprint:
+    """Read the same facts from a live server; ``names`` maps each database of the backup to its name here.
+
+    What ``expected`` does not know stays None.
+    """
+    back = {here: there for there, here in names.items()}
+    kinds = engines(server, list(back))
+    snapshot = PartsSnapshot(server, list(back))
+    snapshot.take(active_only=True)
+    parts = snapshot.by_table()
+    counts = count_rows(server, kinds)
+    items: dict[str, dict[str, Json]] = {}
+    for name, engine in kinds.items():
+        spelled = shown(back[name[0]], name[1])
+        facts = parts.get(name, []) if _has_parts(engine, parts.get(name)) else None
+        item = _item(back[name[0]], engine, facts, counts.get(name))
+        wanted = expected.items.get(spelled, {})
+        for fact in COMPARED:
+            if spelled in expected.items and wanted.get(fact) is None:
+                item[fact] = None
+        items[spelled] = item
+    return Fingerprint("clickhouse", items, COMPARED)

@@ -1,0 +1,133 @@
+"""What a ClickHouse backup must look like at rest, checked without a server, and how to restore it without drd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from drd.engines.clickhouse import cityhash
+from drd.engines.clickhouse.manifest import ManifestFile, ServerManifest, parse_manifest
+from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, TAR_ARTIFACT, PackIndex, read_index
+from drd.engines.clickhouse.packing import MANIFEST_KEY
+from drd.errors import IntegrityError
+from drd.model import Backup, Problem, Progress
+from drd.protocols import ArtifactReader, BytesLike, WorkContext
+
+MAX_PROBLEMS = 200
+
+
+class ClickHouseFormat:
+    """Implements :class:`drd.protocols.Format` for all three modes."""
+
+    kind: Literal["clickhouse"] = "clickhouse"
+
+    def verify(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> list[Problem]:  # noqa: ARG002
+        """Hold every file against the server's own manifest: present, size, CityHash128 of its bytes.
+
+        Reads everything once, in the order in which it lies in the artifacts. At most 200 problems are listed.
+        """
+        try:
+            index = read_index(artifacts)
+            if MANIFEST_KEY not in index.objects:
+                return [
+                    Problem(MANIFEST_KEY, "the server's own manifest is missing", "RESTORE cannot read this backup")
+                ]
+            manifest = parse_manifest(bytes(p) for p in _bytes_of(index, MANIFEST_KEY, artifacts))
+        except IntegrityError as error:
+            return [Problem(error.subject or INDEX_ARTIFACT, error.message, "the backup cannot be restored")]
+        return list(_problems(manifest, index, artifacts, ctx))
+
+    def runbook(self, backup: Backup) -> list[str]:
+        """Return shell lines for tar, cat and clickhouse-client."""
+        restore = _restore_direct(backup) if backup.facts.get("mode") == "direct" else _restore_packed(backup)
+        tables = (
+            "SELECT format('CHECK TABLE {0}{1}{0}.{0}{2}{0}', char(96), database, name) FROM system.tables "
+            "WHERE engine LIKE '%MergeTree' AND database != 'system' FORMAT TSVRaw"
+        )
+        check = 'while read -r one; do clickhouse-client --query "$one" || echo "FAILED: $one"; done'
+        return [
+            "# clickhouse-client finds the server and secret in CLICKHOUSE_HOST, CLICKHOUSE_USER, CLICKHOUSE_PASSWORD.",
+            '# RESTORE_WHAT is what to bring back, such as "DATABASE market_data" (the databases must be absent).',
+            *restore,
+            "# RESTORE does not verify what it reads. Check every table:",
+            f'clickhouse-client --query "{tables}" | {check}',
+        ]
+
+
+def _restore_packed(backup: Backup) -> list[str]:
+    place = f'"$CLICKHOUSE_BACKUPS/{backup.id}"'
+    join = (
+        f'find {place} -name "*.part-00001" | while read -r first; do whole="${{first%.part-00001}}";'
+        ' cat "$whole".part-* > "$whole" && rm "$whole".part-*; done'
+    )
+    return [
+        "# CLICKHOUSE_BACKUPS is a folder that the server's config allows (backups, allowed_path).",
+        f"mkdir {place}",
+        f'tar -xf "$DRD_WORK/{TAR_ARTIFACT}" -C {place}',
+        "# Large files arrived in parts: join them.",
+        join,
+        '# The server must be able to read it: chown -R clickhouse: "$CLICKHOUSE_BACKUPS"',
+        f"clickhouse-client --query \"RESTORE $RESTORE_WHAT FROM File('$CLICKHOUSE_BACKUPS/{backup.id}')\"",
+    ]
+
+
+def _restore_direct(backup: Backup) -> list[str]:
+    statement = f"RESTORE %s FROM S3('%s/{backup.facts.get('direct_prefix', '')}', '%s', '%s')"
+    values = '"$RESTORE_WHAT" "$CLICKHOUSE_S3_URL" "$CLICKHOUSE_S3_KEY" "$CLICKHOUSE_S3_SECRET"'
+    return [
+        "# The server wrote this backup into the bucket itself. CLICKHOUSE_S3_URL is the bucket's URL (with prefix),",
+        "# CLICKHOUSE_S3_KEY and CLICKHOUSE_S3_SECRET open it; printf is a shell builtin, so they do not reach argv.",
+        f'printf "{statement}\\n" {values} | clickhouse-client',
+    ]
+
+
+def _bytes_of(index: PackIndex, key: str, artifacts: ArtifactReader) -> Iterator[BytesLike]:
+    for artifact, offset, size in index.ranges(key, 0, index.objects[key].size):
+        with artifacts.open(artifact, start=offset, length=size) as stream:
+            yield from stream.chunks()
+
+
+def _problems(
+    manifest: ServerManifest, index: PackIndex, artifacts: ArtifactReader, ctx: WorkContext
+) -> Iterator[Problem]:
+    """Yield what is wrong; every object is read once, however many files share it."""
+    by_key: dict[str, ManifestFile] = {}
+    for item in manifest.files:
+        if item.size > item.in_base:
+            by_key.setdefault(item.key, item)
+    found = 0
+    readable: list[tuple[tuple[int, int], ManifestFile]] = []
+    for key, item in by_key.items():
+        have = index.objects.get(key)
+        if have is not None and have.size == item.size - item.in_base:
+            readable.append((have.segments[0][:2], item))
+            continue
+        found += 1
+        if found <= MAX_PROBLEMS:
+            what = "is missing" if have is None else f"has {have.size} bytes instead of {item.size - item.in_base}"
+            yield Problem(key, what, "RESTORE fails")
+    done, total = 0, sum(item.size for _, item in readable)
+    for _, item in sorted(readable, key=lambda pair: pair[0]):
+        ctx.cancel.raise_if_cancelled()
+        if item.in_base:
+            continue  # its checksum covers the ancestor's bytes too
+        try:
+            wrong = cityhash.checksum(_pieces(index, item.key, artifacts)) != item.checksum
+        except IntegrityError as error:
+            yield Problem(error.subject or item.key, error.message, "RESTORE fails")
+            return  # a damaged part is named once, not for every file in it
+        done += item.size
+        ctx.progress(Progress(ctx.source, "checksums of ClickHouse", done, total))
+        if wrong:
+            found += 1
+            if found <= MAX_PROBLEMS:
+                yield Problem(
+                    item.key, "the bytes are not those of the checksum in .backup", "RESTORE brings damaged data"
+                )
+    if found > MAX_PROBLEMS:
+        yield Problem("…", f"{found - MAX_PROBLEMS} more files", "")
+
+
+def _pieces(index: PackIndex, key: str, artifacts: ArtifactReader) -> Iterator[bytes | memoryview]:
+    for piece in _bytes_of(index, key, artifacts):
+        yield piece if isinstance(piece, bytes | memoryview) else bytes(piece)

@@ -1,0 +1,256 @@
+"""Turns the objects a ClickHouse server puts into one tar artifact and its index, while they arrive.
+
+Objects become tar members in the order of arrival; the parts of a multipart upload become ``<key>.part-00001``…
+(``cat`` joins them). A key that is put again is a second member: tar's rule that the last one wins is the index's too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import tarfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from drd.engines.clickhouse.packindex import TAR_ARTIFACT, PackedObject, PackIndex
+from drd.engines.clickhouse.s3wire import CHUNK_BYTES, Body, S3Failure
+from drd.engines.clickhouse.spaces import Stat
+from drd.protocols import ArtifactSink, ArtifactWriter, BytesLike
+
+LOCK_KEY = ".lock"
+MANIFEST_KEY = ".backup"
+BUFFER_BYTES = 32 << 20  # larger bodies are streamed while they hold the tar
+MAX_MANIFEST_BYTES = 1 << 30
+_MAX_LOCK_BYTES = 64 << 10
+_BLOCK = 512
+
+
+class TarStream:
+    """A standard tar (pax where names need it) written into one artifact; one member at a time."""
+
+    def __init__(self, writer: ArtifactWriter) -> None:
+        self._writer = writer
+        self._offset = 0
+
+    def append(self, name: str, size: int, chunks: Iterable[BytesLike]) -> int:
+        """Write a member and return where its data begins.
+
+        When ``chunks`` raises, the member is filled up with zeros, so that the tar stays sound, and the error
+        goes on; when the artifact raises, nothing more may be written.
+        """
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, 0o644
+        header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        self._write(header)
+        start = self._offset
+        end = start + size
+        padded = -(-end // _BLOCK) * _BLOCK
+        source = iter(chunks)
+        while True:
+            try:
+                piece = next(source, None)
+            except BaseException:
+                self._zeros(padded - self._offset)
+                raise
+            if piece is None:
+                break
+            self._write(piece)
+        self._zeros(padded - self._offset)
+        return start
+
+    def finish(self) -> None:
+        """Write tar's end mark and close the artifact."""
+        self._zeros(2 * _BLOCK)
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Drop the artifact."""
+        self._writer.abort()
+
+    def _write(self, data: BytesLike) -> None:
+        self._writer.write(data)
+        self._offset += len(data)
+
+    def _zeros(self, count: int) -> None:
+        while count > 0:
+            self._write(bytes(min(count, CHUNK_BYTES)))
+            count -= CHUNK_BYTES
+
+
+@dataclass
+class _Upload:
+    key: str
+    parts: dict[int, tuple[Stat, tuple[int, int, int]]] = field(default_factory=dict)
+
+
+class PackingSpace:
+    """The object space of one backup being taken; thread-safe.
+
+    ``first_data_at`` is when the first object that is not the lock began to arrive: ClickHouse has collected the
+    parts of every table before it writes the first file. A lock lives in memory alone; the server's own
+    manifest (``.backup``) is kept in memory too, since it is wanted at the end.
+    """
+
+    def __init__(self, sink: ArtifactSink, now: Callable[[], datetime]) -> None:
+        self._tar = TarStream(sink.open(TAR_ARTIFACT))
+        self._now = now
+        self._tar_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._objects: dict[str, tuple[PackedObject, str]] = {}
+        self._locks: dict[str, bytes] = {}
+        self._uploads: dict[str, _Upload] = {}
+        self._manifest: dict[tuple[str, int], bytes] = {}
+        self.first_data_at: datetime | None = None
+        self.bytes_in = 0
+
+    def stat(self, key: str) -> Stat | None:
+        """Return size and ETag of a lock or of what was packed."""
+        with self._lock:
+            if key in self._locks:
+                return Stat(len(self._locks[key]), _etag_of(self._locks[key]))
+            found = self._objects.get(key)
+        return Stat(found[0].size, found[1]) if found else None
+
+    def read(self, key: str, start: int, length: int) -> Iterator[BytesLike]:
+        """Yield what is still in memory: the lock and the manifest; the rest is on its way to the store."""
+        with self._lock:
+            held = self._locks.get(key)
+        if held is None and key == MANIFEST_KEY and key in self._objects:
+            held = self.manifest()
+        if held is None:
+            raise S3Failure(501, "NotImplemented", "objects of a running backup cannot be read back")
+        yield held[start : start + length]
+
+    def put(self, key: str, body: Body) -> Stat:
+        """Pack one object; it is in the index only after its digests were right and the artifact took it."""
+        if key.rsplit("/", 1)[-1] == LOCK_KEY:
+            if body.length > _MAX_LOCK_BYTES:
+                raise S3Failure(400, "EntityTooLarge", "a lock is a small object", hang_up=True)
+            data = body.whole()
+            with self._lock:
+                self._locks[key] = data
+            return Stat(len(data), _etag_of(data))
+        segment = self._pack(key, body, remember=(key, 0))
+        stat = Stat(body.length, body.sha256[:32])
+        with self._lock:
+            self._objects[key] = PackedObject(body.length, (segment,) if body.length else ()), stat.etag
+        return stat
+
+    def put_file(self, key: str, size: int, chunks: Iterable[bytes]) -> None:
+        """Pack one object that comes from a trusted place (a shared volume) and needs no check of digests."""
+        if key == MANIFEST_KEY:
+            data = b"".join(chunks)
+            self._remember((key, 0), data)
+            chunks = (data,)
+        with self._tar_lock:
+            offset = self._tar.append(key, size, chunks)
+        with self._lock:
+            self._objects[key] = PackedObject(size, ((0, offset, size),) if size else ()), ""
+            self.bytes_in += size
+
+    def delete(self, key: str) -> None:
+        """Forget an object; its bytes stay in the tar and leave the index."""
+        with self._lock:
+            self._locks.pop(key, None)
+            self._objects.pop(key, None)
+
+    def keys(self, prefix: str) -> Sequence[str]:
+        """List what exists."""
+        with self._lock:
+            return sorted(k for k in {*self._objects, *self._locks} if k.startswith(prefix))
+
+    def begin(self, key: str) -> str:
+        """Start a multipart upload."""
+        upload = secrets.token_hex(16)
+        with self._lock:
+            if len(self._uploads) >= 1000:
+                raise S3Failure(503, "SlowDown", "too many open uploads")
+            self._uploads[upload] = _Upload(key)
+        return upload
+
+    def put_part(self, upload: str, key: str, number: int, body: Body) -> Stat:
+        """Pack one part as a member of its own."""
+        entry = self._upload(upload, key)
+        segment = self._pack(f"{key}.part-{number:05d}", body, remember=(key, number))
+        stat = Stat(body.length, body.sha256[:32])
+        with self._lock:
+            entry.parts[number] = stat, segment
+        return stat
+
+    def complete(self, upload: str, key: str, parts: Sequence[tuple[int, str]]) -> Stat:
+        """Join parts in the index."""
+        entry = self._upload(upload, key)
+        if not parts or [n for n, _ in parts] != sorted({n for n, _ in parts}):
+            raise S3Failure(400, "InvalidPartOrder", "parts must be listed once each, ascending")
+        with self._lock:
+            if any(n not in entry.parts or entry.parts[n][0].etag != etag for n, etag in parts):
+                raise S3Failure(400, "InvalidPart", "a listed part was not uploaded")
+            segments = tuple(entry.parts[n][1] for n, _ in parts)
+            size = sum(s[2] for s in segments)
+            joined = "".join(etag for _, etag in parts).encode()
+            stat = Stat(size, f"{_etag_of(joined)}-{len(parts)}")
+            self._objects[key] = PackedObject(size, segments), stat.etag
+            del self._uploads[upload]
+        return stat
+
+    def abandon(self, upload: str, key: str) -> None:
+        """Forget an upload."""
+        self._upload(upload, key)
+        with self._lock:
+            self._uploads.pop(upload, None)
+
+    def manifest(self) -> bytes:
+        """Return the server's own manifest, ``b""`` when it never came."""
+        with self._lock:
+            return b"".join(data for (key, _), data in sorted(self._manifest.items()) if key == MANIFEST_KEY)
+
+    def finish(self) -> PackIndex:
+        """Close the tar and return the index."""
+        with self._tar_lock:
+            self._tar.finish()
+        with self._lock:
+            return PackIndex((TAR_ARTIFACT,), {key: item for key, (item, _) in self._objects.items()})
+
+    def abort(self) -> None:
+        """Drop the tar. Waits for a body under way: stop the server first."""
+        with self._tar_lock:
+            self._tar.abort()
+
+    def _upload(self, upload: str, key: str) -> _Upload:
+        with self._lock:
+            entry = self._uploads.get(upload)
+        if entry is None or entry.key != key:
+            raise S3Failure(404, "NoSuchUpload", "no such upload")
+        return entry
+
+    def _pack(self, member: str, body: Body, remember: tuple[str, int]) -> tuple[int, int, int]:
+        """Write a body as a member; buffered and verified first unless it is large."""
+        with self._lock:
+            self.first_data_at = self.first_data_at or self._now()
+        chunks: Iterable[bytes] = body.chunks()
+        if body.length <= BUFFER_BYTES:
+            data = body.whole()
+            chunks = (data,)
+            if remember[0] == MANIFEST_KEY:
+                self._remember(remember, data)
+        elif remember[0] == MANIFEST_KEY:
+            raise S3Failure(400, "EntityTooLarge", "the manifest must come in parts of at most 32 MiB", hang_up=True)
+        with self._tar_lock:
+            offset = self._tar.append(member, body.length, chunks)
+        with self._lock:
+            self.bytes_in += body.length
+        return 0, offset, body.length
+
+    def _remember(self, which: tuple[str, int], data: bytes) -> None:
+        with self._lock:
+            if which[1] == 0:
+                self._manifest.clear()
+            if sum(map(len, self._manifest.values())) + len(data) > MAX_MANIFEST_BYTES:
+                raise S3Failure(400, "EntityTooLarge", "the manifest is larger than 1 GiB")
+            self._manifest[which] = data
+
+
+def _etag_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

@@ -1,0 +1,295 @@
+"""Bring one backup into databases that are absent or hold no tables; undo everything when that fails.
+
+Databases are restored under their final names: they were absent, so a failure harms nobody, and RENAME DATABASE
+would break views and is refused for databases with dictionaries (code 630). First the empty tables, then STOP MERGES
+and STOP TTL MERGES on each (rows past their TTL would vanish within seconds), then the data, then CHECK TABLE, since
+RESTORE does not verify what it reads. Merges are started again once the fingerprint was read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from drd.engines.clickhouse import access, disk
+from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
+from drd.engines.clickhouse.dump import query_settings
+from drd.engines.clickhouse.job import Watch, new_job_id, run_job
+from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
+from drd.engines.clickhouse.quoting import identifier, literal, shown, table
+from drd.engines.clickhouse.route import open_gateway, unreachable
+from drd.engines.clickhouse.settings import ClickHouseSettings
+from drd.engines.clickhouse.spaces import BackupSpace
+from drd.errors import DrdError, IntegrityError, TargetError, TargetNotEmpty
+from drd.model import Backup, Notice, Progress, RestoreResult, TargetState
+from drd.protocols import ArtifactReader, WorkContext
+
+_MERGES = ("MERGES", "TTL MERGES")
+# views and dictionaries hold on to each other; a user may have limited what may be dropped
+_FORCE = {"check_table_dependencies": 0, "check_referential_table_dependencies": 0, "max_table_size_to_drop": 0}
+
+
+def renames(settings: ClickHouseSettings, databases: Sequence[str]) -> dict[str, str]:
+    """Map each database of a backup to its name on the target: the URL's database replaces a single one."""
+    named = settings.address().database
+    if named and len(databases) == 1:
+        return {databases[0]: named}
+    if named and named not in databases:
+        raise TargetError(
+            f"the target names one database ({named}), the backup holds {len(databases)}",
+            hint="name the server alone to restore all under their own names",
+        )
+    return {name: name for name in databases}
+
+
+def held(server: Server, databases: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """List the tables of each database that exists; absent databases are absent from the result."""
+    names = {"names": list(databases)}
+    have = server.rows("SELECT name FROM system.databases WHERE name IN {names:Array(String)}", names)
+    out: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in have}
+    for row in server.rows(
+        "SELECT database, name, ifNull(total_rows, 0) AS rows FROM system.tables "
+        "WHERE database IN {names:Array(String)} AND NOT is_temporary",
+        names,
+    ):
+        out.setdefault(row["database"], []).append(row)
+    return out
+
+
+def inspect(server: Server, settings: ClickHouseSettings, artifacts: ArtifactReader) -> TargetState:
+    """Say which databases a restore would make and whether they are absent or empty."""
+    with told(TARGET, "look at the target"):
+        names = list(renames(settings, read_index(artifacts).databases()).values())
+        return _state(held(server, names), names)
+
+
+def _state(tables: Mapping[str, list[dict[str, Any]]], names: Sequence[str]) -> TargetState:
+    words, full = [], []
+    for name in names:
+        if name not in tables:
+            words.append(f"{name} (absent)")
+        elif not tables[name]:
+            words.append(f"{name} (empty)")
+        else:
+            most = max(int(row["rows"]) for row in tables[name])
+            count = len(tables[name])
+            noun = "table" if count == 1 else "tables"
+            words.append(name)
+            full.append(f"the database {name} already holds {count} {noun} ({most:,} rows in the largest)")
+    return TargetState(", ".join(words), not full, "; ".join(full))
+
+
+@dataclass
+class _Restore:
+    server: Server
+    settings: ClickHouseSettings
+    ctx: WorkContext
+    backup: Backup
+    names: dict[str, str]
+
+    def statement(self, what: Sequence[str], origin: str, job_id: str, **options: int) -> str:
+        spelled = "".join(f", {name}={value}" for name, value in options.items())
+        return f"RESTORE {', '.join(what)} FROM {origin} SETTINGS id={literal(job_id)}{spelled}"
+
+    def elements(self) -> list[str]:
+        return [
+            f"DATABASE {identifier(there)}" + (f" AS {identifier(here)}" if here != there else "")
+            for there, here in self.names.items()
+        ]
+
+
+@dataclass
+class _Origin:
+    """Where the server reads from, how its work is watched meanwhile, and what could not be cleaned up after it."""
+
+    spelled: str
+    watch: Watch
+    leftovers: list[Notice] = field(default_factory=list)
+
+
+def restore(
+    server: Server, settings: ClickHouseSettings, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext
+) -> RestoreResult:
+    """Restore; raises :class:`~drd.errors.TargetNotEmpty` untouched when a database holds tables."""
+    with told(TARGET, "restore"):
+        index = read_index(artifacts)
+        work = _Restore(server, settings, ctx, backup, renames(settings, index.databases()))
+        before = held(server, list(work.names.values()))
+        state = _state(before, list(work.names.values()))
+        if not state.empty:
+            raise TargetNotEmpty(
+                f"{state.detail}. Nothing was changed", hint="restore elsewhere with --into http://…/otherdb"
+            )
+        try:
+            return _bring(work, index, artifacts)
+        except BaseException as error:
+            if (left := _undo(server, work.names.values(), before)) and isinstance(error, DrdError):
+                error.hint = f"{error.hint}; {left}" if error.hint else left
+            raise
+
+
+def _bring(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> RestoreResult:
+    notices: list[Notice] = []
+    with _origin(work, index, artifacts) as origin:
+        databases = work.elements()
+        _run(work, origin, databases, structure_only=1, allow_different_database_def=1)
+        tables = _merge_trees(work.server, work.names.values())
+        for name in tables:
+            for what in _MERGES:
+                work.server.execute(f"SYSTEM STOP {what} {table(*name)}")
+        _run(work, origin, databases, allow_different_database_def=1)
+        notices += _bring_access(work, origin)
+    notices += origin.leftovers
+    for name in tables:
+        check_table(work.server, name, work.ctx)
+    return RestoreResult(tuple(notices))
+
+
+def _run(work: _Restore, origin: _Origin, what: Sequence[str], **options: int) -> None:
+    job_id = new_job_id(work.ctx.backup_id)
+    statement = work.statement(what, origin.spelled, job_id, **options)
+    try:
+        run_job(work.server, statement, job_id, query_settings(work.settings), origin.watch)
+    except ServerRefusal:
+        origin.watch.tick({})  # a lost store or a damaged part is the reason, not what the server made of it
+        raise
+
+
+def _bring_access(work: _Restore, origin: _Origin) -> list[Notice]:
+    """Bring users and functions that do not exist yet, where the server allows it and no name changed."""
+    saved = work.backup.facts.get("access")
+    kinds = [k for k in saved if isinstance(k, str)] if isinstance(saved, list) else []
+    if any(here != there for there, here in work.names.items()):
+        return []
+    refused = []
+    for kind, element in zip(kinds, access.elements(kinds), strict=False):
+        try:
+            _run(work, origin, [element])
+        except ServerRefusal as refusal:
+            if refusal.number != 605:  # BACKUP_ENTRY_NOT_FOUND: there were none to save
+                refused.append(f"{kind}: {refusal.text}")
+    return [Notice("access-not-restored", f"ClickHouse did not take {'; '.join(refused)}")] if refused else []
+
+
+def _merge_trees(server: Server, databases: Collection[str]) -> list[tuple[str, str]]:
+    rows = server.rows(
+        "SELECT database, name FROM system.tables "
+        "WHERE database IN {names:Array(String)} AND engine LIKE '%MergeTree' ORDER BY 1, 2",
+        {"names": list(databases)},
+    )
+    return [(row["database"], row["name"]) for row in rows]
+
+
+@contextmanager
+def _origin(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Iterator[_Origin]:
+    """Open the way from the backup's artifacts to the server."""
+    direct = work.settings.direct
+    prefix = work.backup.facts.get("direct_prefix")
+    packed = INDEX_ARTIFACT in artifacts.names()
+    if work.settings.mode == "disk":
+        with _from_disk(work, index, artifacts) as origin:
+            yield origin
+    elif work.settings.mode == "direct" and direct and isinstance(prefix, str) and not packed:
+        work.server.scrub.add(direct.secret_access_key.reveal(), direct.access_key_id.reveal())
+        keys = f"{literal(direct.access_key_id.reveal())}, {literal(direct.secret_access_key.reveal())}"
+        watch = Watch(work.ctx.cancel, work.settings.stall_timeout_s, tick=_ticker(work, "RESTORE from the bucket"))
+        where = direct.url.rstrip("/") + "/" + prefix
+        yield _Origin(f"S3({literal(where)}, {keys})", watch)
+    else:
+        with _from_gateway(work, index, artifacts) as origin:
+            yield origin
+
+
+def _ticker(work: _Restore, phase: str) -> Any:
+    def tick(row: Mapping[str, Any]) -> None:
+        done = int((row.get("ProfileEvents") or {}).get("ReadBufferFromS3Bytes", 0))
+        work.ctx.progress(Progress(work.ctx.source, phase, done))
+
+    return tick
+
+
+@contextmanager
+def _from_gateway(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Iterator[_Origin]:
+    space = BackupSpace(index, artifacts)
+    total = sum(item.size for item in index.objects.values())
+    with open_gateway(space, work.settings, work.ctx.now, TARGET) as gateway:
+        work.server.scrub.add(gateway.secret_access_key, gateway.access_key_id)
+        started = time.monotonic()
+
+        def tick(row: Mapping[str, Any]) -> None:
+            gateway.raise_failure()
+            waited = time.monotonic() - started
+            if not gateway.requests and (not row or waited > work.settings.connect_timeout_s):
+                raise unreachable(gateway, TARGET, "no request arrived")
+            work.ctx.progress(Progress(work.ctx.source, "RESTORE from gateway", gateway.bytes_moved, total))
+
+        yield _Origin(
+            f"S3({literal(gateway.url)}, {literal(gateway.access_key_id)}, {literal(gateway.secret_access_key)})",
+            Watch(
+                work.ctx.cancel,
+                work.settings.stall_timeout_s,
+                moved=lambda: gateway.bytes_moved + gateway.requests,
+                tick=tick,
+                refuse=gateway.refuse,
+            ),
+        )
+
+
+@contextmanager
+def _from_disk(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Iterator[_Origin]:
+    volume = disk.Volume.of(work.settings, TARGET)
+    folder = new_job_id(work.ctx.backup_id)
+    origin: _Origin | None = None
+    try:
+        volume.unpack(folder, index, artifacts, work.ctx)
+        watch = Watch(work.ctx.cancel, work.settings.stall_timeout_s, tick=_ticker(work, "RESTORE from disk"))
+        origin = _Origin(f"Disk({literal(work.settings.disk_name)}, {literal(folder)})", watch)
+        yield origin
+    finally:
+        left = volume.remove(folder)
+        if left is not None and origin is not None:
+            origin.leftovers.append(left)
+
+
+def check_table(server: Server, name: tuple[str, str], ctx: WorkContext) -> None:
+    """Let the server read every part of a table back and compare checksums; raises ``IntegrityError``."""
+    ctx.cancel.raise_if_cancelled()
+    ctx.progress(Progress(ctx.source, "CHECK TABLE", detail=shown(*name)))
+    try:
+        rows = server.lines(f"CHECK TABLE {table(*name)}", settings={"check_query_single_value_result": 0})
+    except ServerRefusal as refusal:
+        raise IntegrityError(
+            f"CHECK TABLE {shown(*name)} failed: {refusal}", hint="drd verify --deep the backup"
+        ) from None
+    bad = [row for row in rows if not row["is_passed"]]
+    if bad:
+        raise IntegrityError(
+            f"CHECK TABLE finds {len(bad)} of {len(rows)} parts of {shown(*name)} damaged, such as "
+            f"{bad[0].get('part_path')}: {clean(str(bad[0].get('message')), 160)}",
+            hint="the restore was undone; try an earlier backup, and drd verify --deep this one",
+        )
+
+
+def _undo(server: Server, names: Collection[str], before: Mapping[str, Any]) -> str:
+    """Drop what the restore made; return a sentence for people when that failed, else ""."""
+    left = ""
+    for name in names:
+        try:
+            if name not in before:
+                server.execute(f"DROP DATABASE IF EXISTS {identifier(name)} SYNC", settings=_FORCE)
+                continue
+            for row in held(server, [name]).get(name, []):
+                server.execute(f"DROP TABLE IF EXISTS {table(name, row['name'])} SYNC", settings=_FORCE)
+        except (ServerRefusal, DrdError) as error:
+            left = f"what was restored so far could not be dropped ({clean(str(error), 120)}): DROP DATABASE {name}"
+    return left
+
+
+def start_merges(server: Server, databases: Collection[str]) -> None:
+    """Let merges run again on every table of the databases."""
+    for name in _merge_trees(server, databases):
+        for what in _MERGES:
+            server.execute(f"SYSTEM START {what} {table(*name)}")
