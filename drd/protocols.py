@@ -160,7 +160,9 @@ class Engine(Protocol):
     :class:`~drd.errors.TargetError`. It never sees a store, a key or a codec.
     """
 
-    kind: EngineKind
+    @property
+    def kind(self) -> EngineKind:
+        """Return the kind of database."""
 
     def probe(self) -> Probe:
         """Connect and learn the version and size; changes nothing."""
@@ -190,7 +192,9 @@ class Engine(Protocol):
 class Format(Protocol):
     """What a kind of backup looks like at rest; stateless, needs no server."""
 
-    kind: EngineKind
+    @property
+    def kind(self) -> EngineKind:
+        """Return the kind of database."""
 
     def verify(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> list[Problem]:
         """Check the engine's own format (TOC, RDB, ClickHouse index) over the decoded artifacts; empty means well."""

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from drd.cancel import CancelToken
@@ -26,6 +26,9 @@ from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
 from drd.repository.lease import Holder
 from drd.repository.repository import Repository
+
+if TYPE_CHECKING:  # adapters are imported where they are configured
+    from drd.engines.clickhouse.settings import DirectAccess
 
 MAX_AUTO_WORKERS = 8
 DEFAULT_PATIENCE_S = 120.0
@@ -138,7 +141,7 @@ class Services:
         if password is not None:
             values["password"] = SecretRef("inline", password.reveal(), {})
         try:
-            return TypeAdapter(SourceConfig).validate_python(values)  # type: ignore[no-any-return]
+            return TypeAdapter(SourceConfig).validate_python(values)
         except ValidationError as error:
             text = "; ".join(
                 str(item["msg"]).removeprefix("Value error, ") for item in error.errors(include_input=False)
@@ -214,7 +217,7 @@ def _store(config: Config, cancel: CancelToken) -> Store:
     if settings.max_bandwidth:
         from drd.stores.wrappers.throttle import ThrottleStore
 
-        store = ThrottleStore(store, bytes_per_s=settings.max_bandwidth)
+        store = ThrottleStore(store, settings.max_bandwidth, cancel=cancel)
     return RetryStore(store, cancel=cancel, policy=RetryPolicy(patience_s=patience_s))
 
 
@@ -304,31 +307,39 @@ def _clickhouse(config: ClickHouseConfig, whole: Config) -> Engine:
             mode=config.mode,
             gateway_listen=config.gateway.listen,
             gateway_advertise=config.gateway.advertise,
-            direct=_direct_access(config, whole) if config.mode == "direct" else None,
+            direct=_direct_access(config, whole),
             disk_name=config.disk.name if config.disk else "backups",
             disk_path=config.disk.path if config.disk else None,
             ca_file=config.ca_file,
             connect_timeout_s=config.connect_timeout.total_seconds(),
             stall_timeout_s=config.stall_timeout.total_seconds(),
             s3_retry_attempts=config.s3_retry_attempts,
-            bandwidth_bytes_per_s=config.bandwidth,
+            bandwidth=config.bandwidth,
         )
     )
 
 
-def _direct_access(config: ClickHouseConfig, whole: Config) -> Any:
-    """Say how the ClickHouse server reaches the repository in the bucket; drd's own way where nothing is said."""
+def _direct_access(config: ClickHouseConfig, whole: Config) -> DirectAccess | None:
+    """Say how the ClickHouse server reaches the repository in the bucket; drd's own way where nothing is said.
+
+    Given whenever it can be: a backup taken in mode direct is restored so, whatever the mode is now.
+    """
     from drd.engines.clickhouse.settings import DirectAccess
 
     store, direct = whole.store, config.direct
     if not isinstance(store, S3StoreConfig):
-        raise ConfigError(
-            "mode direct needs a store of type s3: the server writes to the bucket itself", hint="use mode: gateway"
-        )
+        if config.mode == "direct":
+            raise ConfigError(
+                "mode direct needs a store of type s3: the server writes to the bucket itself", hint="use mode: gateway"
+            )
+        return None
     access = _resolve(direct.access_key_id or store.access_key_id)
     secret = _resolve(direct.secret_access_key or store.secret_access_key)
     if access is None or secret is None:
-        raise ConfigError("mode direct needs access keys", hint="set direct.access_key_id and direct.secret_access_key")
+        if config.mode == "direct":
+            hint = "set direct.access_key_id and direct.secret_access_key"
+            raise ConfigError("mode direct needs access keys for the server", hint=hint)
+        return None
     base = direct.url or f"{store.endpoint_url or f'https://s3.{store.region}.amazonaws.com'}/{store.bucket}"
     url = f"{base.rstrip('/')}/{store.prefix}" if store.prefix else base.rstrip("/")
     return DirectAccess(url=url, access_key_id=access, secret_access_key=secret)
