@@ -7,6 +7,7 @@ imported when first needed: they are not free, and most commands never touch a p
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +28,31 @@ class Codec:
     Args:
         level: zstd level, 1 to 19.
         recipients: age X25519 recipients (``age1…``); none means parts are compressed only.
-        identities: age X25519 identities (``AGE-SECRET-KEY-1…``); needed only to decode.
+        identities: age X25519 identities (``AGE-SECRET-KEY-1…``), or a function that reads them when the first part
+            is to be decrypted; needed only to decode.
 
     Raises ConfigError for a level, recipient or identity that is not one; an identity is never quoted.
     """
 
-    def __init__(self, level: int, recipients: tuple[str, ...] = (), identities: tuple[Secret, ...] = ()) -> None:
+    def __init__(
+        self,
+        level: int,
+        recipients: tuple[str, ...] = (),
+        identities: tuple[Secret, ...] | Callable[[], tuple[Secret, ...]] = (),
+    ) -> None:
         if not MIN_LEVEL <= level <= MAX_LEVEL:
             raise ConfigError(f"zstd level {level} is out of range", hint=f"choose {MIN_LEVEL} to {MAX_LEVEL}")
         self.level = level
         self.recipients = recipients
-        self.identities = identities
+        self._given_identities = identities
         self._local = threading.local()
         self._age_recipients = [_parse_recipient(text) for text in recipients]
+
+    @cached_property
+    def identities(self) -> tuple[Secret, ...]:
+        """The identities, read now if they were not; raises ConfigError when a reference to one is broken."""
+        given = self._given_identities
+        return given() if callable(given) else given
 
     @property
     def encrypted(self) -> bool:

@@ -7,6 +7,7 @@ half-made remains. zstd, SHA-256 and sockets release the interpreter lock, so th
 from __future__ import annotations
 
 import hashlib
+import mmap
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from drd.errors import Cancelled, IntegrityError
 from drd.model import Artifact, Part
 from drd.protocols import BytesLike, Store
 from drd.repository import layout
+from drd.repository.buffers import BufferPool
 from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, validate_part_size
 from drd.repository.codec import Codec
 
@@ -39,11 +41,12 @@ class _Record:
 
 @dataclass(slots=True)
 class _Job:
-    """One part on its way; ``charged_bytes`` is its share of the memory limit."""
+    """One part on its way: the first ``size`` bytes of a buffer. ``charged_bytes`` is its share of the memory limit."""
 
     record: _Record
     index: int
-    plain: bytearray
+    buffer: mmap.mmap
+    size: int
     charged_bytes: int
 
 
@@ -89,6 +92,7 @@ class PartSink:
         self._limit_bytes = memory_limit_bytes
         self._cancel = cancel
         self._reuse = reuse or {}
+        self.buffers = BufferPool(memory_limit_bytes // 2)
         self._records: dict[str, _Record] = {}
         self._queue: deque[_Job] = deque()
         self._threads: list[threading.Thread] = []
@@ -162,6 +166,7 @@ class PartSink:
             self._end()
         for thread in self._threads:
             thread.join()
+        self.buffers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -177,9 +182,8 @@ class PartSink:
         """Raise what stopped the pipeline, if anything did."""
         self._raise_if_failed()
 
-    def submit(self, record: _Record, plain: bytearray) -> None:
+    def submit(self, record: _Record, buffer: mmap.mmap, size: int) -> None:
         """Hand over a full part; blocks while too much is in flight."""
-        size = len(plain)
         with self._room:
             self._raise_if_failed()
             while self._in_flight_bytes and self._in_flight_bytes + size > self._limit_bytes:
@@ -187,7 +191,7 @@ class PartSink:
                 self._raise_if_failed()
             self._in_flight_bytes += size
             self._bytes_written += size
-            self._queue.append(_Job(record, record.sealed_parts, plain, size))
+            self._queue.append(_Job(record, record.sealed_parts, buffer, size, size))
             record.sealed_parts += 1
             if self._idle < len(self._queue) and len(self._threads) < self._workers:
                 name = f"drd-put-{len(self._threads)}"
@@ -224,36 +228,43 @@ class PartSink:
             return self._queue.popleft() if self._queue else None
 
     def _store_part(self, job: _Job) -> Part:
-        size = len(job.plain)
-        plain_sha256 = hashlib.sha256(job.plain).hexdigest()
-        if (ancestor := self._reusable(plain_sha256, size)) is not None:
-            with self._room:
-                self._bytes_reused += size
-            return ancestor
-        self._cancel.raise_if_cancelled()
-        frame = self._codec.compress(job.plain)
-        job.plain.clear()  # its memory goes before the encrypted copy comes
+        plain_sha256, frame = self._digest_and_compress(job)
+        if frame is None:
+            return self._reuse[plain_sha256]
         self._discharge(job, len(frame))
         stored = self._codec.encrypt(frame)
-        del frame
+        del frame  # one copy less while it is sent
         key = layout.part_key(
             self._source, self._backup_id, job.record.name, job.index, encrypted=self._codec.encrypted
         )
-        part = Part(key, size, len(stored), plain_sha256, hashlib.sha256(stored).hexdigest())
-        self._cancel.raise_if_cancelled()
-        if self._failure is not None:
-            raise self._failure
+        part = Part(key, job.size, len(stored), plain_sha256, hashlib.sha256(stored).hexdigest())
+        with self._room:
+            self._raise_if_failed()
         self._store.put(key, stored)
         with self._room:
             self._bytes_stored += len(stored)
         return part
 
-    def _reusable(self, plain_sha256: str, size: int) -> Part | None:
+    def _digest_and_compress(self, job: _Job) -> tuple[str, bytes | None]:
+        """Return the digest and the compressed part, None when an ancestor has it; the buffer is free afterwards."""
+        try:
+            with memoryview(job.buffer) as whole, whole[: job.size] as plain:
+                plain_sha256 = hashlib.sha256(plain).hexdigest()
+                if self._is_reusable(plain_sha256, job.size):
+                    with self._room:
+                        self._bytes_reused += job.size
+                    return plain_sha256, None
+                self._cancel.raise_if_cancelled()
+                return plain_sha256, self._codec.compress(plain)
+        finally:
+            self.buffers.give_back(job.buffer)
+
+    def _is_reusable(self, plain_sha256: str, size: int) -> bool:
         part = self._reuse.get(plain_sha256)
-        if part is None or part.plain_bytes != size:
-            return None
         # never refer from an encrypted backup to a part in the clear, or the other way round
-        return part if layout.is_encrypted_key(part.key) == self._codec.encrypted else None
+        return (
+            part is not None and part.plain_bytes == size and layout.is_encrypted_key(part.key) == self._codec.encrypted
+        )
 
     def _discharge(self, job: _Job, now_bytes: int) -> None:
         with self._room:
@@ -291,7 +302,8 @@ class PartWriter:
         self._record = record
         self._offset = 0
         self._size = part_size_at(0, sink.part_size)
-        self._buffer = bytearray()
+        self._buffer: mmap.mmap | None = None
+        self._filled = 0
 
     def write(self, data: BytesLike) -> None:
         """Append a copy of ``data``; blocks while the pipeline is full, raises what stopped it."""
@@ -299,31 +311,36 @@ class PartWriter:
         self._sink.raise_if_failed()
         view = memoryview(data).cast("B")
         while view:
-            room = self._size - len(self._buffer)
-            self._buffer += view[:room]
-            view = view[room:]
-            if len(self._buffer) == self._size:
-                self._seal()
+            if self._buffer is None:
+                self._buffer = self._sink.buffers.take(self._size)
+            size = min(len(view), self._size - self._filled)
+            self._buffer[self._filled : self._filled + size] = view[:size]
+            self._filled += size
+            view = view[size:]
+            if self._filled == self._size:
+                self._seal(self._buffer)
 
     def close(self) -> None:
         """End the artifact; its last part is on its way."""
         self._require_open()
         self._sink.raise_if_failed()
-        if self._buffer:
-            self._seal()
+        if self._buffer is not None:
+            self._seal(self._buffer)
         self._sink.settle(self._record, "closed")
 
     def abort(self) -> None:
         """Drop the artifact: it will not be in the manifest. Parts already put go when the backup is removed."""
-        self._buffer = bytearray()
+        if self._buffer is not None:
+            self._sink.buffers.give_back(self._buffer)
+            self._buffer = None
         if self._record.state == "open":
             self._sink.settle(self._record, "aborted")
 
-    def _seal(self) -> None:
-        full, self._buffer = self._buffer, bytearray()
-        self._offset += len(full)
+    def _seal(self, full: mmap.mmap) -> None:
+        self._buffer, size, self._filled = None, self._filled, 0
+        self._offset += size
         self._size = part_size_at(self._offset, self._sink.part_size)
-        self._sink.submit(self._record, full)
+        self._sink.submit(self._record, full, size)
 
     def _require_open(self) -> None:
         if self._record.state != "open":
