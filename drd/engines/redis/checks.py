@@ -142,7 +142,7 @@ def _diskless(c: Client, info: Info) -> CheckItem:
         return CheckItem(
             "transfer",
             "warning",
-            f"repl-diskless-sync is no: up to {size} on the server's disk first",
+            f"repl-diskless-sync is no: the server overwrites its dump file (up to {size}) for each backup",
             "CONFIG SET repl-diskless-sync yes",
         )
     return CheckItem("transfer", "ok", f"diskless; the server waits {delay} s for other replicas first")

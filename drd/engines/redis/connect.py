@@ -60,11 +60,10 @@ def mapped(side: Side, address: Address, login: Login, doing: str) -> Iterator[N
     except redis.exceptions.BusyLoadingError as error:
         raise unreachable(side, f"{address} is still loading its data", "wait until it is up") from error
     except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        text = str(error)
+        said = str(error)  # redis-py drops the code in front
         code = "NOPERM" if isinstance(error, redis.exceptions.NoPermissionError) else "WRONGPASS"
-        raise refusal(
-            side, address, text if text.startswith(("NO", "WRONG")) else f"{code} {text}", login, doing
-        ) from error
+        code = "NOAUTH" if "Authentication required" in said else code
+        raise refusal(side, address, f"{code} {said}", login, doing) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise unreachable(
             side, f"no connection to {address}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"

@@ -44,7 +44,9 @@ def from_scans(scans: Sequence[Scan]) -> Fingerprint:
             "sample_names": [b64encode(name).decode() for name, _ in sample],
         }
     libraries = scans[0].libraries
-    if libraries:
+    if libraries is None:
+        items[LIBRARIES] = {"libraries": None, "libraries_digest": None}  # too large to have been looked at
+    elif libraries:
         items[LIBRARIES] = libraries_facts(libraries)
     return Fingerprint("redis", items, COMPARED)
 

@@ -151,6 +151,8 @@ def _cluster_runbook(backup: Backup, shards: list[Json]) -> list[str]:
     return [
         *lines,
         'until redis-cli -p "$REDIS_PORT" cluster info | grep -q cluster_state:ok; do sleep 0.5; done',
+        "# They take some seconds to agree.",
+        'for _ in $(seq 60); do redis-cli --cluster check "127.0.0.1:$REDIS_PORT" >/dev/null && break; sleep 0.5; done',
         'redis-cli --cluster check "127.0.0.1:$REDIS_PORT"',
         "# Then, on every node: config set appendonly yes, wait for the rewrite, add replicas, set your configuration.",
     ]

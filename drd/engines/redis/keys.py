@@ -148,20 +148,7 @@ class _Writer:
             else:
                 self.written += command.startswith(b"*5")
         if problem is not None:
-            raise self._refusal(lane, str(problem)) from problem
-
-    def _refusal(self, lane: _Lane, reply: str) -> TargetError:
-        if reply.startswith("BUSYKEY") or "Target key name already exists" in reply:
-            return TargetError(
-                f"a client wrote to {lane.address} during the restore", hint="keep clients away, then repeat"
-            )
-        if reply.startswith(("MOVED", "ASK", "CLUSTERDOWN")):
-            return TargetError(
-                f"the cluster of {lane.address} moved slots during the restore", hint="let it settle, then repeat"
-            )
-        if "OOM" in reply:
-            return TargetError(f"{lane.address} is out of memory (maxmemory)", hint="raise maxmemory, then repeat")
-        return TargetError(f"{lane.address} refused a key: {reply}")
+            raise _refusal(lane.address, problem) from problem
 
     def undo(self) -> None:
         """Empty the target again when all it holds is ours; raises, saying so, when that cannot be known or done."""
@@ -187,6 +174,18 @@ class _Writer:
                 f"the restore failed half-way and the target could not be emptied again: {type(error).__name__}",
                 hint="when it is back: FLUSHALL, then repeat",
             ) from error
+
+
+def _refusal(address: Address, error: redis.exceptions.ResponseError) -> TargetError:
+    """Say in words for people why a key was not taken."""
+    kinds = redis.exceptions
+    if "BUSYKEY" in str(error):
+        return TargetError(f"a client wrote to {address} during the restore", hint="keep clients away, then repeat")
+    if isinstance(error, (kinds.MovedError, kinds.AskError, kinds.ClusterDownError)):
+        return TargetError(f"the cluster of {address} moved slots during the restore", hint="let it settle, repeat")
+    if isinstance(error, kinds.OutOfMemoryError):
+        return TargetError(f"{address} is out of memory (maxmemory)", hint="raise maxmemory, then repeat")
+    return TargetError(f"{address} refused a key: {error}")
 
 
 def _bulk(data: bytes) -> bytes:

@@ -44,8 +44,10 @@ def fingerprint(settings: RedisSettings, expected: Fingerprint, ctx: WorkContext
             expected.items.get(name, {}), counts.get(db, Counts()), exact=exact, dump=_dumper(settings, layout, db, ctx)
         )
         items[name]["read"] = read
-    libraries = _libraries(settings, layout)
-    if libraries:
+    expected_libraries = expected.items.get(LIBRARIES, {})
+    if expected_libraries.get("libraries", 0) is None:
+        items[LIBRARIES] = expected_libraries
+    elif libraries := _libraries(settings, layout):
         items[LIBRARIES] = libraries_facts(libraries)
     return Fingerprint("redis", items, COMPARED)
 

@@ -26,6 +26,7 @@ _KEEPALIVE_S = 1.0
 _PING_S = 5.0
 _LINE_LIMIT_BYTES = 1 << 14
 _LOGIN_S = 10.0
+_CONNECTIONS = 32  # strangers cannot keep the target out, nor cost much
 _PING = b"*1\r\n$4\r\nPING\r\n"
 
 Snapshot = Callable[[], Iterator[memoryview]]
@@ -50,7 +51,8 @@ class ActingPrimary:
         self._passed = passed
         self._silence_s = silence_s
         self._stop = threading.Event()
-        self._connection: socket.socket | None = None
+        self._connections: dict[socket.socket, threading.Thread] = {}
+        self._feeding = threading.Lock()
         self._replid = secrets.token_hex(20)
         try:
             self._listener = socket.create_server(
@@ -73,12 +75,13 @@ class ActingPrimary:
         self.stop()
         self._thread.join()
         self._listener.close()
+        for thread in list(self._connections.values()):
+            thread.join()
 
     def stop(self) -> None:
         """Drop the replica and stop listening soon; quick, idempotent, from any thread."""
         self._stop.set()
-        connection = self._connection
-        if connection is not None:
+        for connection in list(self._connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -90,16 +93,26 @@ class ActingPrimary:
                 continue
             except OSError:
                 return
+            if len(self._connections) >= _CONNECTIONS:
+                connection.close()
+                continue
+            thread = threading.Thread(target=self._attend, args=(connection,), name="drd-redis-replica", daemon=True)
+            self._connections[connection] = thread
+            thread.start()
+            if self._stop.is_set():  # stop() may not have seen this one
+                self.stop()
+
+    def _attend(self, connection: socket.socket) -> None:
+        """Serve one connection; what the backup raises ends the restore, anything else only this connection."""
+        try:
             with closing(connection):
-                self._connection = connection
-                try:
-                    self._serve(_Replica(connection))
-                except (OSError, _Refused):
-                    continue  # a stranger, or a replica that went away: it may come again
-                except DrdError as error:
-                    self.error = error
-                finally:
-                    self._connection = None
+                self._serve(_Replica(connection))
+        except (OSError, _Refused):
+            return  # a stranger, or a replica that went away: it may come again
+        except DrdError as error:
+            self.error = error
+        finally:
+            self._connections.pop(connection, None)
 
     def _serve(self, replica: _Replica) -> None:
         """Answer one connection until it ends."""
@@ -122,8 +135,9 @@ class ActingPrimary:
             elif name == b"REPLCONF" and words[1:2] and words[1].lower() != b"ack":
                 replica.send(b"+OK\r\n")
             elif name in {b"PSYNC", b"SYNC"}:
-                self._hand_over(replica, full=name == b"PSYNC")
-                self._keep_alive(replica)
+                with self._feeding:  # one at a time: a replica that comes again waits for its former self to end
+                    self._hand_over(replica, full=name == b"PSYNC")
+                    self._keep_alive(replica)
                 return
             elif name != b"REPLCONF":
                 replica.send(b"-ERR unknown command\r\n")

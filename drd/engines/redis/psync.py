@@ -1,8 +1,9 @@
-"""A full synchronisation as a replica, by hand: the handshake, both wire forms, nothing written on the server.
+"""A full synchronisation as a replica, by hand: the handshake and both wire forms.
 
 Facts from redis ``src/replication.c`` and field notes: replies may be preceded by bare newlines (keepalives); the
 payload comes as ``$EOF:<40 bytes>`` … same 40 bytes, or as ``$<length>``; 7.0.x may add a newline after the mark.
-Without ``capa eof`` the server would overwrite its own dump file; with ``rdb-only`` (7.0+) it keeps no replica buffer
+Without ``capa eof``, or with its ``repl-diskless-sync no``, the server writes its own dump file first, as for any
+replica; with ``rdb-only`` (7.0+) it keeps no replica buffer
 for us and ends after the snapshot. Capabilities that change the payload (dual channel, compression) are not announced.
 """
 
