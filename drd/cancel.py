@@ -14,9 +14,12 @@ class CancelToken:
 
     Thread-safe. Callbacks run in the thread that cancels, must be quick and must not raise; they exist to
     wake what cannot poll (kill a child process, shut a socket). A signal handler only calls :meth:`cancel`.
+
+    ``expired`` says that it was a deadline and not a person: see :func:`deadline`.
     """
 
     def __init__(self) -> None:
+        self.expired = False
         self._event = threading.Event()
         self._lock = threading.RLock()
         self._callbacks: dict[int, Callable[[], None]] = {}
@@ -41,8 +44,7 @@ class CancelToken:
     def raise_if_cancelled(self) -> None:
         """Raise :class:`~drd.errors.Cancelled` when the work must stop."""
         if self._event.is_set():
-            msg = "interrupted; what was under way has been undone"
-            raise Cancelled(msg)
+            raise Cancelled("interrupted; what was under way has been undone")
 
     def sleep(self, seconds: float) -> None:
         """Wait up to ``seconds``; raise :class:`~drd.errors.Cancelled` as soon as the work must stop."""
@@ -65,3 +67,22 @@ class CancelToken:
         finally:
             with self._lock:
                 self._callbacks.pop(serial, None)
+
+
+@contextmanager
+def deadline(parent: CancelToken, seconds: float) -> Iterator[CancelToken]:
+    """Give a token for one piece of work: cancelled with its parent, or after ``seconds`` (then it is ``expired``)."""
+    token = CancelToken()
+
+    def expire() -> None:
+        token.expired = not token.cancelled
+        token.cancel()
+
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), expire)
+    timer.daemon = True
+    timer.start()
+    try:
+        with parent.on_cancel(token.cancel):
+            yield token
+    finally:
+        timer.cancel()

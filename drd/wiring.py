@@ -87,20 +87,20 @@ class Services:
             raise ConfigError(
                 "the configuration names no source", hint="add one below sources: see config/drd.example.yaml"
             )
-        return [self._source(name) for name in dict.fromkeys(names or configured)]
+        return [self._source(name, configured[name]) for name in dict.fromkeys(names or configured)]
 
-    def _source(self, name: str) -> Source:
-        config = self.config.sources[name]
+    def _source(self, name: str, config: SourceConfig) -> Source:
+        jobs = config.jobs if isinstance(config, PostgresConfig) else "auto"
         return Source(
             name=name,
             engine=self._engine(config),
             deadline_s=config.deadline.total_seconds(),
+            jobs=None if jobs == "auto" else jobs,
             labels=dict(config.labels),
-            rpo_s=config.rpo.total_seconds() if config.rpo else None,
         )
 
-    def target(self, source: str, backup: Backup) -> Engine:
-        """Return the engine of the configured source itself, as a restore target."""
+    def target(self, source: str, backup: Backup) -> Source:
+        """Return the configured source itself, as a restore target."""
         if source not in self.config.sources:
             raise ConfigError(
                 f"{source} is in the store but not in the configuration, so drd does not know where to restore it",
@@ -114,10 +114,10 @@ class Services:
                 subject=source,
                 hint="restore it elsewhere with --into URL",
             )
-        return self._engine(config)
+        return self._source(source, config)
 
-    def target_at(self, url: str, source: str, backup: Backup, password: Secret | None) -> Engine:
-        """Return an engine bound to ``url``; what the URL does not say is taken from the configured source."""
+    def target_at(self, url: str, source: str, backup: Backup, password: Secret | None) -> Source:
+        """Return a target at ``url``; what the URL does not say is taken from the configured source."""
         kind = engine_kind_of(url)
         if kind != backup.engine:
             raise ConfigError(
@@ -125,7 +125,7 @@ class Services:
                 subject=source,
                 hint=f"use a {'/'.join(s for s, k in _SCHEMES.items() if k == backup.engine)} URL or a directory",
             )
-        return self._engine(self._config_at(url, source, kind, password))
+        return self._source(source, self._config_at(url, source, kind, password))
 
     def _config_at(self, url: str, source: str, kind: EngineKind, password: Secret | None) -> SourceConfig:
         from pydantic import TypeAdapter, ValidationError
@@ -225,13 +225,18 @@ def _codec(config: Config) -> Codec:
     level = config.pipeline.level
     if config.encryption is None:
         return Codec(level)
-    identities = tuple(
-        Secret(line.strip())
-        for reference in config.encryption.identity
-        for line in reference.resolve().reveal().splitlines()
-        if line.strip() and not line.lstrip().startswith("#")
-    )
-    return Codec(level, config.encryption.recipients, identities)
+    references = config.encryption.identity
+
+    def identities() -> tuple[Secret, ...]:
+        """Read the identity files when something is to be decrypted; backing up needs none of them."""
+        return tuple(
+            Secret(line.strip())
+            for reference in references
+            for line in reference.resolve().reveal().splitlines()
+            if line.strip() and not line.lstrip().startswith("#")
+        )
+
+    return Codec(level, config.encryption.recipients, identities if references else ())
 
 
 def _tuning(config: Config) -> Tuning:
@@ -314,7 +319,7 @@ def _clickhouse(config: ClickHouseConfig, whole: Config) -> Engine:
             connect_timeout_s=config.connect_timeout.total_seconds(),
             stall_timeout_s=config.stall_timeout.total_seconds(),
             s3_retry_attempts=config.s3_retry_attempts,
-            bandwidth=config.bandwidth,
+            bandwidth_bytes_per_s=config.bandwidth,
         )
     )
 

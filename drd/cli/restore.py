@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # pull in the pipeline
     from datetime import datetime
 
     from drd.model import Backup, Secret
+    from drd.ops.ports import Source
     from drd.ops.restore import PlannedRestore, RestoreReport
-    from drd.protocols import Engine
     from drd.wiring import Services
 
 
@@ -114,7 +114,7 @@ def _targets(args: argparse.Namespace, session: Session) -> Any:
         raise ConfigError("--into URL takes one source", op="restore", hint="add --source NAME")
     password = _password(args)
 
-    def target(source: str, backup: Backup) -> Engine:
+    def target(source: str, backup: Backup) -> Source:
         return services.target_at(args.into, source, backup, password)
 
     return target

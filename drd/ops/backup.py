@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -109,9 +109,11 @@ def back_up_source(
         notices = sweep(ports, source.name)
         backup_id = new_backup_id(ports.now())
         started_at = ports.now()
-        sink = _part_sink(ports, source.name, backup_id, share)
         try:
-            with ports.work(source.name, backup_id, deadline_s=source.deadline_s) as ctx:
+            with (
+                ports.work(source.name, backup_id, deadline_s=source.deadline_s, jobs=source.jobs) as ctx,
+                _part_sink(ports, ctx, share) as sink,
+            ):
                 meter = Meter(ports.progress, source.name, "dump", probe.size_bytes)
                 result = source.engine.dump(ObservedSink(sink, meter), ctx)
                 _write_fingerprint(sink, result)
@@ -121,7 +123,6 @@ def back_up_source(
             lease.ensure()
             ports.catalog.publish(backup)
         except BaseException as error:
-            sink.abort()
             _undo(ports, source.name, backup_id, error)
             raise
     return backup, notices + result.notices
@@ -141,20 +142,17 @@ def _lease(ports: Ports, name: str) -> Iterator[Lease]:
         yield lease
 
 
-def _part_sink(
-    ports: Ports, source: str, backup_id: str, share: int, reuse: Mapping[str, Part] | None = None
-) -> PartSink:
+def _part_sink(ports: Ports, ctx: WorkContext, share: int) -> PartSink:
     tuning = ports.tuning
     return PartSink(
         ports.store,
         ports.codec,
-        source=source,
-        backup_id=backup_id,
+        source=ctx.source,
+        backup_id=ctx.backup_id,
         workers=tuning.workers,
         part_size=tuning.part_size_bytes,
         memory_limit_bytes=max(tuning.memory_limit_bytes // share, tuning.part_size_bytes),
-        cancel=ports.cancel,
-        reuse=reuse,
+        cancel=ctx.cancel,
     )
 
 

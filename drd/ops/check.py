@@ -54,7 +54,12 @@ def _keys(ports: Ports) -> list[CheckItem]:
         hint = "make a key pair with: drd keygen; then set encryption.recipients"
         return [CheckItem("encryption", "warning", "off: whoever reads the bucket reads the data", hint)]
     items = [CheckItem("encryption", "ok", f"age, {len(codec.recipients)} recipient(s)")]
-    if not codec.identities:
+    try:
+        has_identity = bool(codec.identities)
+    except DrdError as error:
+        items.append(CheckItem("identity", "warning", error.message, error.hint))
+        return items
+    if not has_identity:
         detail = "no identity here: this host can back up, list and verify sizes, not restore"
         items.append(CheckItem("identity", "ok", detail))
     elif codec.matches_recipients(codec.recipients):

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from drd.cancel import CancelToken
-from drd.errors import ConfigError
+from drd.cancel import CancelToken, deadline
+from drd.errors import Cancelled, ConfigError, SourceError
 from drd.model import Backup, Progress
 from drd.protocols import Clock, Engine, Format, Store, WorkContext
 from drd.repository import layout
@@ -19,6 +19,10 @@ from drd.repository.codec import Codec
 from drd.repository.lease import Holder
 from drd.repository.reading import PartReader
 from drd.repository.repository import Repository
+
+NO_DEADLINE_S = 30 * 86400.0
+STALL_S = 600.0
+"""How long an engine may wait for a server that makes no progress, where its own settings say nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,17 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Source:
-    """A configured database: its name, the engine bound to it, and what the configuration says about it."""
+    """A database to back up or to restore into: its name, the engine bound to it, and how it is to be worked on.
+
+    ``deadline_s`` bounds one backup or restore as a whole; ``jobs`` is the parallelism asked of client tools, None
+    for the general one.
+    """
 
     name: str
     engine: Engine
     deadline_s: float
+    jobs: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    rpo_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Ports:
     cancel: CancelToken
     progress: Callable[[Progress], None]
 
-    def reader(self, backup: Backup, *, share: int = 1) -> PartReader:
+    def reader(self, backup: Backup, *, share: int = 1, cancel: CancelToken | None = None) -> PartReader:
         """Open the artifacts of a backup; ``share`` is how many such readers work side by side."""
         return PartReader(
             self.store,
@@ -73,12 +81,43 @@ class Ports:
             backup,
             workers=self.tuning.workers,
             memory_limit_bytes=max(self.tuning.memory_limit_bytes // share, self.tuning.part_size_bytes),
-            cancel=self.cancel,
+            cancel=cancel or self.cancel,
         )
 
     @contextmanager
-    def work(self, source: str, backup_id: str, *, deadline_s: float) -> Iterator[WorkContext]:
-        """Lend a private spool directory and the rest of a work context; the directory is gone afterwards."""
+    def work(
+        self, source: str, backup_id: str, *, deadline_s: float = NO_DEADLINE_S, jobs: int | None = None
+    ) -> Iterator[WorkContext]:
+        """Lend a private spool directory and the rest of a work context; the directory is gone afterwards.
+
+        The context's token is cancelled with the run, or when ``deadline_s`` have passed; the latter is raised as
+        :class:`~drd.errors.SourceError`.
+        """
+        try:
+            with deadline(self.cancel, deadline_s) as cancel, self._spool(backup_id) as spool:
+                yield WorkContext(
+                    backup_id=backup_id,
+                    source=source,
+                    cancel=cancel,
+                    progress=self.progress,
+                    spool_dir=spool,
+                    spool_limit_bytes=self.tuning.spool_limit_bytes,
+                    jobs=jobs or self.tuning.jobs,
+                    direct_prefix=layout.direct_prefix(source, backup_id),
+                    deadline_s=min(deadline_s, STALL_S),
+                    now=self.now,
+                )
+        except Cancelled as error:
+            if not cancel.expired:
+                raise
+            raise SourceError(
+                f"not done within its deadline of {deadline_s:.0f} s, and stopped",
+                subject=source,
+                hint="look what the server waits for, or raise the source's deadline",
+            ) from error
+
+    @contextmanager
+    def _spool(self, backup_id: str) -> Iterator[Path]:
         root = self.tuning.spool_root
         try:
             if root is not None:
@@ -91,17 +130,6 @@ class Ports:
                 hint="set spool.dir to a directory drd may write to",
             ) from error
         try:
-            yield WorkContext(
-                backup_id=backup_id,
-                source=source,
-                cancel=self.cancel,
-                progress=self.progress,
-                spool_dir=spool,
-                spool_limit_bytes=self.tuning.spool_limit_bytes,
-                jobs=self.tuning.jobs,
-                direct_prefix=layout.direct_prefix(source, backup_id),
-                deadline_s=deadline_s,
-                now=self.now,
-            )
+            yield spool
         finally:
             shutil.rmtree(spool, ignore_errors=True)

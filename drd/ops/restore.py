@@ -26,13 +26,13 @@ from drd.model import (
     compare_fingerprints,
 )
 from drd.ops.observe import Meter, ObservedReader
-from drd.ops.ports import Ports
+from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
-from drd.protocols import ArtifactReader, Engine
+from drd.protocols import ArtifactReader
 from drd.repository.planning import plan_restore
 
 Outcome = Literal["ok", "planned", "partial", "failed", "cancelled"]
-TargetFactory = Callable[[str, Backup], Engine]
+TargetFactory = Callable[[str, Backup], Source]
 MAX_FINGERPRINT_BYTES = 256 << 20
 MAX_NAMED_DIFFERENCES = 5
 
@@ -47,7 +47,7 @@ class PlannedRestore:
     source: str
     backup: Backup
     gap_s: float
-    engine: Engine
+    into: Source
     target: TargetState
     passed_over: tuple[tuple[str, str], ...] = ()
 
@@ -97,10 +97,10 @@ def plan(ports: Ports, at: datetime, sources: Sequence[str], target_of: TargetFa
     entries = [entry for source in sources for entry in ports.catalog.entries(source)]
     out: list[PlannedRestore] = []
     for choice in plan_restore(entries, at, sources):
-        engine = target_of(choice.source, choice.backup)
+        into = target_of(choice.source, choice.backup)
         with ports.reader(choice.backup) as artifacts:
-            state = engine.inspect(choice.backup, artifacts)
-        out.append(PlannedRestore(choice.source, choice.backup, choice.gap_s, engine, state, choice.passed_over))
+            state = into.engine.inspect(choice.backup, artifacts)
+        out.append(PlannedRestore(choice.source, choice.backup, choice.gap_s, into, state, choice.passed_over))
     return out
 
 
@@ -144,16 +144,16 @@ def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool)
     try:
         ports.cancel.raise_if_cancelled()
         with (
-            ports.reader(item.backup, share=share) as artifacts,
-            ports.work(item.source, item.backup.id, deadline_s=24 * 3600) as ctx,
+            ports.work(item.source, item.backup.id, deadline_s=item.into.deadline_s, jobs=item.into.jobs) as ctx,
+            ports.reader(item.backup, share=share, cancel=ctx.cancel) as artifacts,
         ):
             meter = Meter(ports.progress, item.source, "restore", item.backup.plain_bytes)
-            notices = item.engine.restore(item.backup, ObservedReader(artifacts, meter), ctx).notices
+            notices = item.into.engine.restore(item.backup, ObservedReader(artifacts, meter), ctx).notices
             restored = ports.monotonic()
             if check:
                 ports.progress(Progress(item.source, "compare"))
                 expected = read_fingerprint(artifacts)
-                found = item.engine.fingerprint(expected, ctx)
+                found = item.into.engine.fingerprint(expected, ctx)
                 _demand_equal(item, compare_fingerprints(expected, found))
                 check_s = ports.monotonic() - restored
         ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))

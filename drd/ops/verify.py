@@ -139,7 +139,7 @@ def _deep(ports: Ports, backup: Backup) -> list[Problem]:
     """Read every byte: digests, decryption, decompression, then the engine's own format."""
     out: list[Problem] = []
     meter = Meter(ports.progress, backup.source, "verify", backup.plain_bytes)
-    with ports.reader(backup) as artifacts, ports.work(backup.source, backup.id, deadline_s=24 * 3600) as ctx:
+    with ports.reader(backup) as artifacts, ports.work(backup.source, backup.id) as ctx:
         observed = ObservedReader(artifacts, meter)
         try:
             out.extend(ports.formats(backup.engine).verify(backup, observed, ctx))

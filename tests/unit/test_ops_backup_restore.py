@@ -15,7 +15,15 @@ from typing import Literal
 import pytest
 
 from drd.cancel import CancelToken
-from drd.errors import DrdError, IntegrityError, NoRecoveryPath, SourceRefused, StoreRefused, TargetNotEmpty
+from drd.errors import (
+    DrdError,
+    IntegrityError,
+    NoRecoveryPath,
+    SourceError,
+    SourceRefused,
+    StoreRefused,
+    TargetNotEmpty,
+)
 from drd.ops import restore as restoring
 from drd.ops.backup import back_up
 from drd.ops.ports import Ports, Source, Tuning
@@ -64,7 +72,7 @@ def source(engine: DictEngine, name: str = "shop") -> Source:
 
 def restore_latest(ports: Ports, target: DictEngine, name: str = "shop") -> restoring.RestoreReport:
     at = ports.now() + timedelta(seconds=1)
-    return restoring.restore(ports, at, restoring.plan(ports, at, [name], lambda _s, _b: target))
+    return restoring.restore(ports, at, restoring.plan(ports, at, [name], lambda _s, _b: source(target)))
 
 
 def test_round_trip_is_equal_and_compared(make_ports: Callable[..., Ports]) -> None:
@@ -119,7 +127,7 @@ def test_non_empty_target_refuses_the_whole_run_untouched(make_ports: Callable[.
     back_up(ports, [source(DictEngine(TABLES), "a"), source(DictEngine(TABLES), "b")])
     targets = {"a": DictEngine(), "b": DictEngine({"x": b"1\n"})}
     at = ports.now() + timedelta(seconds=1)
-    planned = restoring.plan(ports, at, ["a", "b"], lambda name, _b: targets[name])
+    planned = restoring.plan(ports, at, ["a", "b"], lambda name, _b: source(targets[name]))
     with pytest.raises(TargetNotEmpty) as caught:
         restoring.restore(ports, at, planned)
     assert caught.value.exit_code == 14
@@ -133,7 +141,7 @@ def test_time_before_the_first_backup_names_the_window(make_ports: Callable[...,
     ports = make_ports()
     back_up(ports, [source(DictEngine(TABLES))])
     with pytest.raises(NoRecoveryPath) as caught:
-        restoring.plan(ports, datetime(2020, 1, 1, tzinfo=UTC), ["shop"], lambda _s, _b: DictEngine())
+        restoring.plan(ports, datetime(2020, 1, 1, tzinfo=UTC), ["shop"], lambda _s, _b: source(DictEngine()))
     assert caught.value.exit_code == 10
     assert str(datetime.now(UTC).year) in caught.value.message
 
@@ -145,7 +153,7 @@ def test_restore_takes_the_newest_not_later(make_ports: Callable[..., Ports]) ->
     for hour in range(3):
         engine = DictEngine({"t": b"%d\n" % hour}, at=base + timedelta(hours=hour))
         back_up(ports, [source(engine)])
-    planned = restoring.plan(ports, base + timedelta(minutes=90), ["shop"], lambda _s, _b: DictEngine())
+    planned = restoring.plan(ports, base + timedelta(minutes=90), ["shop"], lambda _s, _b: source(DictEngine()))
     assert planned[0].gap_s == pytest.approx(1800)
     assert planned[0].backup.recovery_point == base + timedelta(hours=1)
 
@@ -267,3 +275,18 @@ def test_fault_at_every_store_call(make_ports: Callable[..., Ports], effect: Lit
             break
     assert nth > 5
     assert threading.active_count() < 20
+
+
+def test_deadline_stops_a_source_and_says_so(make_ports: Callable[..., Ports]) -> None:
+    """A source that is not done within its deadline fails with that reason, and leaves nothing."""
+    ports = make_ports()
+
+    class Hanging(DictEngine):
+        def dump(self, sink, ctx):  # type: ignore[no-untyped-def]
+            ctx.cancel.sleep(60)
+
+    report = back_up(ports, [Source("slow", Hanging(TABLES), 0.2), source(DictEngine(TABLES), "quick")])
+    assert report.outcome == "partial"
+    assert isinstance(report.sources[0].error, SourceError)
+    assert "deadline" in report.sources[0].error.message
+    assert list(ports.store.list("backups/slow/")) == []

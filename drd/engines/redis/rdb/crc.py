@@ -6,7 +6,7 @@ anycrc computes it at several GB/s (carry-less multiplication), so in-line use c
 
 from __future__ import annotations
 
-import anycrc  # type: ignore[import-untyped]
+import anycrc
 
 from drd.protocols import BytesLike
 
