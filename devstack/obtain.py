@@ -63,7 +63,7 @@ def run(argv: Sequence[str], *, missing: str, cwd: Path | None = None) -> str:
 
 def apt_install(package: str) -> None:
     """Install a Debian package, with sudo when not root; raises when that is not possible."""
-    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    prefix = [] if os.geteuid() == 0 else ["sudo"] if sys.stdin.isatty() else ["sudo", "-n"]
     hint = f"{package} is missing: apt-get install {package}"
     if not shutil.which("apt-get"):
         raise ServiceMissing(f"{hint} (or your system's equivalent)")
@@ -131,8 +131,8 @@ def libchdb(*, install: bool = False) -> Path:
     archive = cache_dir() / f"chdb-lib-linux-x64-gnu-{CHDB_VERSION}.tgz"
     if not install and not archive.exists():
         raise ServiceMissing(hint)
-    if not shutil.which("npm") and not archive.exists():
-        raise ServiceMissing(f"ClickHouse is missing and so is npm: apt-get install npm; {hint}")
+    if not archive.exists() and not shutil.which("npm"):
+        apt_install("npm")
 
     def fill(folder: Path) -> None:
         packed = archive

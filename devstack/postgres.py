@@ -24,6 +24,7 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "shared_buffers": "128MB",
+    "maintenance_work_mem": "256MB",
     "max_connections": "100",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "30min",

@@ -20,6 +20,7 @@ from devstack.workspace import Workspace
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client  # stubs are a development dependency
+    from mypy_boto3_s3.type_defs import DeleteMarkerEntryTypeDef, ObjectVersionTypeDef
 
 _PROBE_BUCKET = "devstack-probe"
 _PROBE_KEY = "ready"
@@ -103,11 +104,17 @@ class SeaweedS3(Server):
         return name
 
     def drop_bucket(self, name: str) -> None:
-        """Delete a bucket and all objects in it (not old versions of a versioned one)."""
+        """Delete a bucket with all objects in it, old versions and delete markers included."""
         client = self.client()
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
-            for item in page.get("Contents", []):
-                client.delete_object(Bucket=name, Key=item["Key"])
+        for page in client.get_paginator("list_object_versions").paginate(Bucket=name):
+            found: list[ObjectVersionTypeDef | DeleteMarkerEntryTypeDef] = []
+            found += page.get("Versions", [])
+            found += page.get("DeleteMarkers", [])
+            for item in found:
+                client.delete_object(Bucket=name, Key=item["Key"], VersionId=item["VersionId"])
+        for plain in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for kept in plain.get("Contents", []):
+                client.delete_object(Bucket=name, Key=kept["Key"])
         client.delete_bucket(Bucket=name)
 
     def prepare(self) -> None:

@@ -16,9 +16,9 @@ SYMBOLS = (
 
 POSTGRES_TABLES = """
 CREATE TABLE users (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-    username varchar(50) NOT NULL UNIQUE,
-    email varchar(100) NOT NULL UNIQUE,
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    username varchar(50) NOT NULL,
+    email varchar(100) NOT NULL,
     password_hash varchar(255) NOT NULL,
     membership_tier varchar(20) NOT NULL DEFAULT 'free'
         CHECK (membership_tier IN ('free', 'premium', 'pro', 'enterprise')),
@@ -27,7 +27,7 @@ CREATE TABLE users (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE orders (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
     user_id uuid NOT NULL,
     exchange varchar(50) NOT NULL,
     symbol varchar(20) NOT NULL,
@@ -43,7 +43,7 @@ CREATE TABLE orders (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE strategies (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
     user_id uuid NOT NULL,
     name varchar(100) NOT NULL,
     strategy_type varchar(50) NOT NULL,
@@ -53,7 +53,7 @@ CREATE TABLE strategies (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE api_keys (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
     user_id uuid NOT NULL,
     exchange varchar(50) NOT NULL,
     key_name varchar(100) NOT NULL,
@@ -69,6 +69,10 @@ CREATE TABLE api_keys (
 
 # Made after the rows: at scale 50 that is minutes quicker than checking and indexing row by row.
 POSTGRES_CONSTRAINTS = """
+ALTER TABLE users ADD PRIMARY KEY (id), ADD UNIQUE (username), ADD UNIQUE (email);
+ALTER TABLE orders ADD PRIMARY KEY (id);
+ALTER TABLE strategies ADD PRIMARY KEY (id);
+ALTER TABLE api_keys ADD PRIMARY KEY (id);
 ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE strategies ADD FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;
 ALTER TABLE api_keys ADD FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE;

@@ -27,17 +27,18 @@ from devstack.redis import Redis
 from devstack.postgres import Postgres
 workspace = Workspace.create()
 servers = [Redis(workspace).start(), Postgres(workspace).start()]
-print(json.dumps({"path": str(workspace.path), "pids": [s.pid for s in servers]}), flush=True)
-if sys.argv[1] == "sleep":
-    time.sleep(600)
-if sys.argv[1] == "raise":
-    raise SystemExit("planted")
+fork = 0
 if sys.argv[1] == "fork":
     import os
-    if os.fork() == 0:
-        time.sleep(20)  # holds the pipe to the guardian open
+    fork = os.fork()
+    if fork == 0:
+        time.sleep(60)  # holds the pipe to the guardian open
         os._exit(0)
+said = {"path": str(workspace.path), "pids": [s.pid for s in servers], "fork": fork}
+print(json.dumps(said), flush=True)
+if sys.argv[1] != "raise":
     time.sleep(600)
+raise SystemExit("planted")
 """
 
 
@@ -85,12 +86,12 @@ def test_starter_that_ends_without_closing_leaves_nothing(redis_source, postgres
 def test_fork_that_outlives_the_starter_does_not_keep_servers(redis_source, postgres):
     """A forked child that inherited the guardian's pipe cannot make it wait."""
     starter, path, servers = _start("fork", redis_source, postgres)
-    os.kill(starter.pid, signal.SIGKILL)
-    starter.wait(10)
     try:
+        os.kill(starter.pid, signal.SIGKILL)
+        starter.wait(10)
         assert _wait(lambda: not path.exists() and not any(map(is_alive, servers)))
     finally:
-        os.killpg(starter.pid, signal.SIGKILL)  # the fork is still in the starter's group
+        os.killpg(starter.pid, signal.SIGKILL)  # the fork is still there, in the starter's group
 
 
 def test_next_start_reaps_what_a_dead_guardian_left(redis_source, postgres):

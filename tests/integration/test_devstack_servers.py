@@ -108,6 +108,21 @@ def test_a_server_that_cannot_start_shows_its_log(start_redis):
         start_redis(options={"no-such-option": "1"})
 
 
+@pytest.mark.parametrize("versioned", [False, True])
+def test_a_bucket_goes_with_all_that_is_in_it(s3: SeaweedS3, versioned: bool):
+    """Old versions and delete markers do not keep a bucket from going."""
+    bucket = s3.fresh_bucket()
+    client = s3.client()
+    if versioned:
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for body in (b"1", b"2"):
+        client.put_object(Bucket=bucket, Key="a/b", Body=body)
+    client.put_object(Bucket=bucket, Key="gone", Body=b"3")
+    client.delete_object(Bucket=bucket, Key="gone")
+    s3.drop_bucket(bucket)
+    assert bucket not in {found["Name"] for found in client.list_buckets()["Buckets"]}
+
+
 @pytest.mark.parametrize(
     ("who", "allowed"),
     [
