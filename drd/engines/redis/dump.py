@@ -61,9 +61,7 @@ def dump(settings: RedisSettings, sink: ArtifactSink, ctx: WorkContext) -> DumpR
         engine_version=taken[0].snapshot.version,
         rows=fingerprint.rows,
         facts=_facts(layout, taken),
-        tools=dict([scans[0].structure.split(" ", 1)])
-        if " " in scans[0].structure and scans[0].structure != NOT_CHECKED
-        else {},
+        tools=_tools(scans[0].structure),
         notices=tuple(dict.fromkeys(notices)),
     )
 
@@ -176,6 +174,12 @@ def _facts(layout: Layout, taken: list[_Taken]) -> dict[str, Json]:
             for index, t in enumerate(taken)
         ],
     }
+
+
+def _tools(structure: str) -> dict[str, str]:
+    """Return name and version of the tool that checked the structure, if one did."""
+    name, _, version = structure.partition(" ")
+    return {name: version} if name.endswith("-check-rdb") else {}
 
 
 def _notices(taken: list[_Taken]) -> list[Notice]:

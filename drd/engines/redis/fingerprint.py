@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from drd.engines.redis.rdb.canonical import combine, dump_digest
@@ -89,8 +90,6 @@ def found_facts(
 ) -> dict[str, Json]:
     """Return the facts of a live database in the form of those expected; ``dump`` reads keys by name (DUMP)."""
     facts = count_facts(counts, exact=exact)
-    if expected.get("persistent_keys") is None:
-        facts["persistent_keys"] = None
     had = expected.get("expires")
     facts["expires_over"] = max(0, counts.expires - had) if isinstance(had, int) else 0
     names_fact = expected.get("sample_names")
@@ -108,6 +107,16 @@ def found_facts(
         "sample_digest": combine(digests),
         "sample_names": names_fact,
     }
+
+
+def aligned(expected: Fingerprint, found: Fingerprint) -> Fingerprint:
+    """Return ``found`` without the facts that could not be known, or mean nothing, at backup time (None there)."""
+    items = {
+        name: facts
+        | {c: None for c in expected.compared if name in expected.items and expected.items[name].get(c) is None}
+        for name, facts in found.items.items()
+    }
+    return replace(found, items=items)
 
 
 def _digest(name: bytes, payload: bytes | None) -> int | None:

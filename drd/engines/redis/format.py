@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from drd.engines.redis.dump import ACL_ARTIFACT, CLUSTER_ARTIFACT, artifact_name
-from drd.engines.redis.fingerprint import from_scans
+from drd.engines.redis.fingerprint import aligned, from_scans
 from drd.engines.redis.rdb.scan import NOT_CHECKED, Scan, scan_chunks
 from drd.engines.redis.restore import snapshots_of
 from drd.errors import IntegrityError
@@ -74,7 +74,7 @@ def _compare(artifacts: ArtifactReader, scans: list[Scan]) -> list[Problem]:
         Problem(
             d.name, f"{d.fact} is {d.found}, but was {d.expected} at backup time", "the snapshot is not the one taken"
         )
-        for d in compare_fingerprints(expected, from_scans(scans))
+        for d in compare_fingerprints(expected, aligned(expected, from_scans(scans)))
     ]
 
 

@@ -11,6 +11,7 @@ from drd.engines.redis.connect import Client, mapped, open_client
 from drd.engines.redis.fingerprint import (
     COMPARED,
     LIBRARIES,
+    aligned,
     found_facts,
     item_name,
     libraries_facts,
@@ -49,7 +50,7 @@ def fingerprint(settings: RedisSettings, expected: Fingerprint, ctx: WorkContext
         items[LIBRARIES] = expected_libraries
     elif libraries := _libraries(settings, layout):
         items[LIBRARIES] = libraries_facts(libraries)
-    return Fingerprint("redis", items, COMPARED)
+    return aligned(expected, Fingerprint("redis", items, COMPARED))
 
 
 def _counts(settings: RedisSettings, layout: Layout, ctx: WorkContext) -> tuple[dict[int, Counts], bool, str]:

@@ -19,6 +19,7 @@ from drd.engines.redis.topology import Info, read_info
 from drd.protocols import WorkContext
 
 Take = Callable[[bytes], None]
+_BUILT_IN = {"lua"}  # Valkey 9.1 lists its own script engine; it puts nothing into snapshots
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class _About:
     info: Info
     clock_ahead: timedelta
     modules: tuple[str, ...]
+    field_expires: dict[int, int]
 
 
 def take_snapshot(
@@ -72,6 +74,9 @@ def take_snapshot(
         scan = scanner.finish()
     finally:
         scanner.abandon()
+    for db, count in about.field_expires.items():
+        if db in scan.databases:
+            scan.databases[db].field_expires = max(scan.databases[db].field_expires, count)
     taken_at = sync.started_at + about.clock_ahead
     if (ctime := scan.aux.get("ctime", "")).isdigit():
         taken_at = min(taken_at, datetime.fromtimestamp(int(ctime) + 1, UTC))
@@ -100,6 +105,7 @@ def _ask(settings: RedisSettings, address: Address, side: Side, now: Callable[[]
     """Learn what helps and is not needed: a user with the rights for PSYNC alone is enough for a backup."""
     with mapped(side, address, settings.login, "INFO"), closing(open_client(settings, address, settings.login)) as c:
         info = read_info(c, "server", "replication")
+        keyspace = read_info(c, "keyspace")
         ahead = timedelta()
         modules: tuple[str, ...] = ()
         try:
@@ -110,7 +116,18 @@ def _ask(settings: RedisSettings, address: Address, side: Side, now: Callable[[]
         except redis.exceptions.NoPermissionError:
             ahead = timedelta()
         try:
-            modules = tuple(sorted(text(row[1]) for row in c.execute_command("MODULE", "LIST")))
+            modules = tuple(sorted({text(row[1]) for row in c.execute_command("MODULE", "LIST")} - _BUILT_IN))
         except redis.exceptions.ResponseError:
             modules = ()
-    return _About(info, ahead, modules)
+    return _About(info, ahead, modules, _field_expires(keyspace))
+
+
+def _field_expires(keyspace: Info) -> dict[int, int]:
+    """Return, by database, how many keys hold fields that expire (Redis 7.4: subexpiry; Valkey 9: its own name)."""
+    found = {}
+    for name, value in keyspace.items():
+        facts = dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+        count = facts.get("subexpiry") or facts.get("keys_with_volatile_items") or "0"
+        if name.startswith("db") and name[2:].isdigit() and count.isdigit() and int(count):
+            found[int(name[2:])] = int(count)
+    return found

@@ -109,13 +109,15 @@ def require_fit(settings: RedisSettings, layout: Layout, nodes: list[TargetNode]
                 f"{node.address} is a replica of {node.info.get('master_host')}:{node.info.get('master_port')}",
                 hint="restore into its primary, or make it one first: REPLICAOF NO ONE",
             )
-        wanted = backup.facts.get("modules")
-        missing = sorted(set(map(str, wanted if isinstance(wanted, list) else [])) - set(node.modules))
-        if missing:
-            raise TargetError(
-                f"{node.address} lacks the modules {', '.join(missing)} that the source had loaded",
-                hint="load them first: loading a snapshot with unknown module data ends the server",
-            )
+    version = backup.facts.get("rdb_version")
+    if isinstance(version, int) and not _reads(settings, layout, nodes[0].address, version):
+        raise TargetError(
+            f"the backup is RDB version {version} (from {backup.engine_version}), which {nodes[0].address} "
+            f"({nodes[0].product}) cannot read",
+            hint=f"restore into version {backup.engine_version} or newer",
+        )
+    if layout.kind != "cluster" and settings.restore_via != "keys":
+        _require_modules(nodes[0], backup)
     used = backup.facts.get("used_memory_bytes")
     limits = [node.max_memory_bytes for node in nodes]
     if isinstance(used, int) and all(limits) and used > sum(limits):
@@ -123,12 +125,15 @@ def require_fit(settings: RedisSettings, layout: Layout, nodes: list[TargetNode]
             f"the data took {used >> 20:,} MiB of memory; maxmemory of {nodes[0].address} is {sum(limits) >> 20:,} MiB",
             hint="raise maxmemory first, or keys would be evicted or refused",
         )
-    version = backup.facts.get("rdb_version")
-    if isinstance(version, int) and not _reads(settings, layout, nodes[0].address, version):
+
+
+def _require_modules(node: TargetNode, backup: Backup) -> None:
+    wanted = backup.facts.get("modules")
+    missing = sorted(set(map(str, wanted if isinstance(wanted, list) else [])) - set(node.modules))
+    if missing:
         raise TargetError(
-            f"the backup is RDB version {version} (from {backup.engine_version}), which {nodes[0].address} "
-            f"({nodes[0].product}) cannot read",
-            hint=f"restore into version {backup.engine_version} or newer",
+            f"{node.address} lacks the modules {', '.join(missing)} that the source had loaded",
+            hint="load them first: a snapshot with unknown module data ends the server; or try restore_via: keys",
         )
 
 
@@ -139,7 +144,9 @@ def _reads(settings: RedisSettings, layout: Layout, address: Address, version: i
     """
     body = b"\x00\x01x" + version.to_bytes(2, "little")
     payload = body + crc64(body).to_bytes(8, "little")
-    name = next(n for n in iter(lambda: secrets.token_bytes(12).hex().encode(), b"") if layout.shard_of(n) == 0)
+    name = secrets.token_hex(12).encode()
+    while layout.shard_of(name) != 0:
+        name = secrets.token_hex(12).encode()
     with (
         mapped("target", address, settings.login, "RESTORE"),
         closing(open_client(settings, address, settings.login)) as c,

@@ -63,13 +63,13 @@ def _knows(path: str, magic: str, version: int) -> bool:
 
 @lru_cache(maxsize=8)
 def tool_version(path: str) -> str:
-    """Return what the tool calls itself, such as ``redis-check-rdb 7.0.15``."""
+    """Return what the tool calls itself, such as ``redis-check-rdb 7.0.15``; only its name where it does not say."""
     try:
         done = subprocess.run([path, "--version"], capture_output=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return Path(path).name
     words = done.stdout.decode("utf-8", "replace").split()[:2]
-    return " ".join(words) if len(words) == 2 and words[1][:1].isdigit() else Path(path).name
+    return " ".join(words) if len(words) == 2 and words[0].endswith("-check-rdb") else Path(path).name
 
 
 def check_stream(path: str, chunks: Iterator[bytes], cancel: CancelToken) -> CheckerReport:
