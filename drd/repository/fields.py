@@ -45,10 +45,11 @@ def is_usable_key(text: str) -> bool:
 
 
 def parse_strictly(data: bytes) -> dict[str, Json]:
-    """Return the one JSON object that ``data`` is: UTF-8, no key twice, no NaN, no lone surrogate."""
+    """Return the one JSON object that ``data`` is: UTF-8, no key twice, no NaN, nothing infinite, no lone surrogate."""
     try:
         document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        json.dumps(document, ensure_ascii=False).encode("utf-8")  # finds lone surrogates, which nothing could print
+        # Finds lone surrogates, which nothing could print, and 1e999, which becomes infinite.
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise Malformed(f"is not valid JSON ({type(error).__name__})") from error
     if not isinstance(document, dict):

@@ -164,9 +164,12 @@ def test_who_is_gone() -> None:
 def test_renewal_keeps_a_lease_past_its_life() -> None:
     """A held lease is renewed in time; after release it is not, and another takes it at once."""
     store = HookedStore()
-    live = {"ttl_s": 0.3, "now": lambda: datetime.now(UTC), "monotonic": time.monotonic, "cancel": CancelToken()}
+    live = {"ttl_s": 0.9, "now": lambda: datetime.now(UTC), "monotonic": time.monotonic, "cancel": CancelToken()}
     with acquire(store, "n", holder=ELSEWHERE, **live) as lease:  # type: ignore[arg-type]
-        time.sleep(0.8)
+        first = lease._state.expires_at
+        deadline = time.monotonic() + 10
+        while datetime.now(UTC) <= first and time.monotonic() < deadline:
+            time.sleep(0.05)
         lease.ensure()
         with pytest.raises(LeaseError):
             acquire(store, "n", holder=HERE, **live)  # type: ignore[arg-type]
@@ -189,7 +192,9 @@ def test_a_lease_that_cannot_be_renewed_is_lost_in_time() -> None:
                 raise StoreUnavailable("the store is away")
 
         store.before = fail
-        time.sleep(0.5)
+        deadline = time.monotonic() + 10
+        while (lease._renewal_error is None or time.monotonic() - lease._renewed < 0.3) and time.monotonic() < deadline:
+            time.sleep(0.02)
         with pytest.raises(LeaseError, match=r"could not be renewed.*the store is away"):
             lease.ensure()
     assert lease.problem == "the store is away"

@@ -219,6 +219,9 @@ def test_parts_cannot_lie_elsewhere(key: str) -> None:
 def test_other_json_is_refused() -> None:
     """Not JSON, not an object, a key twice, absurd nesting and absurd numbers are integrity errors."""
     data = to_json(sample())
+    for bad in (data.replace(b"2.5", b"1e999"), b'{"a": NaN}', b'{"a": "\\ud800"}'):
+        with pytest.raises(IntegrityError, match="not valid JSON"):
+            from_json(bad, key=KEY)
     for bad in (b"", b"[]", b"\xff", b"{", b"[" * 100_000, b'{"a":' * 100_000, b'{"a": 1' + b"0" * 5000 + b"}"):
         with pytest.raises(IntegrityError):
             from_json(bad, key=KEY)

@@ -147,7 +147,10 @@ def test_fetching_ahead_is_bounded_by_memory() -> None:
     with reader_of(store, PLAIN, backup, workers=8, memory_limit_bytes=600) as reader:
         stream = reader.open("a")
         assert stream.read(1) == DATA[:1]
-        time.sleep(0.2)
+        deadline = time.monotonic() + 10
+        while len(store.calls) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
         assert len(store.calls) == 3  # half of the limit is for fetching ahead
         assert stream.read() == DATA[1:]
 

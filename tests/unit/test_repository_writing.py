@@ -134,7 +134,10 @@ def test_memory_in_flight_is_bounded() -> None:
 
         thread = threading.Thread(target=write)
         thread.start()
-        time.sleep(0.3)
+        deadline = time.monotonic() + 10
+        while sink.bytes_written < 3000 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
         assert sink.bytes_written == 3000
         gate.set()
         thread.join(10)
