@@ -10,19 +10,37 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from drd import model
 from drd.cli.render import size, span
 
 _ENDS = {"done": "done", "failed": "FAILED", "cancelled": "cancelled"}
 _REFRESH_S = 0.1
+
+
+class _Amount(ProgressColumn):
+    """Bytes so far, of the estimate where there is one."""
+
+    def render(self, task: Task) -> Text:
+        done = size(task.completed)
+        return Text(f"{done} of ~{size(task.total)}" if task.total else done)
+
+
+class _Speed(ProgressColumn):
+    """Bytes a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{size(speed)}/s" if speed else "")
 
 
 class ProgressDisplay:
@@ -36,15 +54,16 @@ class ProgressDisplay:
         self._started: dict[str, float] = {}
         self._last: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
+        self._told: dict[str, model.Progress] = {}
         self._bars: Progress | None = None
         if stream.isatty() and not quiet:
             self._bars = Progress(
-                TextColumn("  {task.description:<24}"),
-                BarColumn(24),
-                DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
+                TextColumn("  {task.description:<20}", table_column=Column(no_wrap=True)),
+                BarColumn(16),
+                _Amount(Column(no_wrap=True)),
+                _Speed(Column(no_wrap=True)),
                 TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[phase]}"),
+                TextColumn("{task.fields[phase]}", table_column=Column(no_wrap=True, ratio=1)),
                 console=Console(file=stream),
                 transient=True,
             )
@@ -84,9 +103,13 @@ class ProgressDisplay:
         elif step.phase not in _ENDS and now - self._last.get(step.subject, 0.0) < _REFRESH_S:
             return
         self._last[step.subject] = now
-        phase = f"{step.phase} {step.detail}".strip()
+        if step.detail:  # the engine itself speaks: it knows the phase and the total better than the meter of bytes
+            self._told[step.subject] = step
+        told = self._told.get(step.subject, step)
+        total_bytes = told.total_bytes or step.total_bytes
+        phase = f"{told.phase} {told.detail}".strip()
         if step.done_bytes:
-            total = max(step.total_bytes, step.done_bytes) if step.total_bytes else None
+            total = max(total_bytes, step.done_bytes) if total_bytes else None
             self._bars.update(task, completed=step.done_bytes, total=total, phase=phase)
         else:
             self._bars.update(task, phase=phase)
