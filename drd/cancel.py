@@ -13,7 +13,8 @@ class CancelToken:
     """Say once that work must stop; every waiter and callback learns of it.
 
     Thread-safe. Callbacks run in the thread that cancels, must be quick and must not raise; they exist to
-    wake what cannot poll (kill a child process, shut a socket). A signal handler only calls :meth:`cancel`.
+    wake what cannot poll (kill a child process, shut a socket). Not for signal handlers, which interrupt a thread
+    that may hold its lock: :mod:`drd.cli.interrupts` calls :meth:`cancel` from a thread.
 
     ``expired`` says that it was a deadline and not a person: see :func:`deadline`.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +23,7 @@ from drd.cli import (
     status,
     verify,
 )
+from drd.cli.interrupts import Interrupts
 from drd.cli.session import Session
 from drd.errors import Cancelled, ConfigError, DrdError
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cancel = CancelToken()
     try:
         args = build_parser().parse_args(arguments)
-        with _signals(cancel):
+        with Interrupts(cancel):
             session = Session(getattr(args, "config", None), as_json=as_json, cancel=cancel)
             try:
                 return int(args.run(args, session))
@@ -105,28 +105,6 @@ def report(error: DrdError, *, as_json: bool) -> int:
         documents.emit({"error": documents.error(error)})
     print(render.error_lines(error, stream=sys.stderr), file=sys.stderr)
     return error.exit_code
-
-
-class _signals:  # noqa: N801  # reads as a statement: with _signals(cancel)
-    """Turn SIGINT and SIGTERM into cancellation; the second one ends at once."""
-
-    def __init__(self, cancel: CancelToken) -> None:
-        self._cancel = cancel
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-
-    def __exit__(self, *_details: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself returned
-
-    def _handle(self, number: int, _frame: object) -> None:
-        if self._cancel.cancelled:
-            raise KeyboardInterrupt
-        print(f"\ndrd: {signal.Signals(number).name}: stopping and undoing; once more to stop at once", file=sys.stderr)
-        self._cancel.cancel()
 
 
 if __name__ == "__main__":
