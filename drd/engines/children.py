@@ -26,19 +26,18 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH
 class Child:
     """A running child process; made by :func:`running`.
 
-    ``process`` is the Popen object. Its standard error goes to a private file of which the last 64 KiB can be read.
+    ``process`` is the Popen object. Its standard error goes to a nameless file of which the last 64 KiB can be read.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], stderr_path: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stderr: int) -> None:
         self.process = process
-        self._stderr_path = stderr_path
+        self._stderr = stderr
 
     def stderr_tail(self) -> str:
         """Return the end of what the child wrote to standard error so far, at most 64 KiB."""
-        with self._stderr_path.open("rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _STDERR_TAIL_BYTES))
-            return stream.read().decode("utf-8", "replace")
+        size = os.fstat(self._stderr).st_size
+        # pread, since the child writes at the position that both share
+        return os.pread(self._stderr, _STDERR_TAIL_BYTES, max(0, size - _STDERR_TAIL_BYTES)).decode("utf-8", "replace")
 
     def signal_group(self, number: int) -> None:
         """Send a signal to the child and all it forked; a group that is gone is fine."""
@@ -79,16 +78,14 @@ def running(
         if run_as and os.geteuid() == 0:
             prefix += [f"--reuid={run_as}", f"--regid={run_as}", "--init-groups"]
         prefix.append("--")
-    descriptor, name = tempfile.mkstemp(prefix="drd-stderr-")
-    path = Path(name)
-    try:
+    with _nameless_file() as stderr:
         try:
             process = subprocess.Popen(
                 [*prefix, *argv],
                 env=clean,
                 stdin=stdin,
                 stdout=stdout,
-                stderr=descriptor,
+                stderr=stderr,
                 cwd=cwd,
                 start_new_session=True,
             )
@@ -96,9 +93,7 @@ def running(
             raise ToolError(
                 f"cannot start {argv[0]}: {error.strerror}", hint=f"install {Path(argv[0]).name} or set its path"
             ) from error
-        finally:
-            os.close(descriptor)
-        child = Child(process, path)
+        child = Child(process, stderr)
         with cancel.on_cancel(lambda: child.signal_group(signal.SIGKILL)):
             try:
                 yield child
@@ -110,5 +105,16 @@ def running(
                     if stream is not None:
                         with contextlib.suppress(OSError):
                             stream.close()
-    finally:
-        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _nameless_file() -> Iterator[int]:
+    """Lend a temporary file that has no name, so that not even ``kill -9`` leaves it behind."""
+    try:
+        file = tempfile.TemporaryFile(prefix="drd-stderr-")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise ToolError(
+            f"cannot make a temporary file in {tempfile.gettempdir()}: {error.strerror}", hint="free space there"
+        ) from error
+    with file:
+        yield file.fileno()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from drd.cancel import CancelToken, deadline
-from drd.errors import Cancelled, ConfigError, SourceError
+from drd.errors import Cancelled, SourceError
 from drd.model import Backup, Progress
+from drd.ops.spool import spool_directory
 from drd.protocols import Clock, Engine, Format, Store, WorkContext
 from drd.repository import layout
 from drd.repository.catalog import Catalog
@@ -21,6 +21,7 @@ from drd.repository.reading import PartReader
 from drd.repository.repository import Repository
 
 NO_DEADLINE_S = 30 * 86400.0
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 STALL_S = 600.0
 """How long an engine may wait for a server that makes no progress, where its own settings say nothing."""
 
@@ -94,7 +95,10 @@ class Ports:
         :class:`~drd.errors.SourceError`.
         """
         try:
-            with deadline(self.cancel, deadline_s) as cancel, self._spool(backup_id) as spool:
+            with (
+                deadline(self.cancel, deadline_s) as cancel,
+                spool_directory(self.tuning.spool_root, backup_id) as spool,
+            ):
                 yield WorkContext(
                     backup_id=backup_id,
                     source=source,
@@ -115,21 +119,12 @@ class Ports:
                 subject=source,
                 hint="look what the server waits for, or raise the source's deadline",
             ) from error
-
-    @contextmanager
-    def _spool(self, backup_id: str) -> Iterator[Path]:
-        root = self.tuning.spool_root
-        try:
-            if root is not None:
-                root.mkdir(parents=True, exist_ok=True)
-            spool = Path(tempfile.mkdtemp(prefix=f"drd-{backup_id}-", dir=root))
         except OSError as error:
-            where = root or tempfile.gettempdir()
-            raise ConfigError(
-                f"cannot make a spool directory below {where}: {error.strerror}",
-                hint="set spool.dir to a directory drd may write to",
+            if error.errno not in _NO_SPACE:
+                raise
+            where = self.tuning.spool_root or "the temporary folder"
+            raise SourceError(
+                f"the spool ({where}) is full: {error.strerror}",
+                subject=source,
+                hint="free space there, or set spool.dir to another disk; drd needs at most spool.limit",
             ) from error
-        try:
-            yield spool
-        finally:
-            shutil.rmtree(spool, ignore_errors=True)
