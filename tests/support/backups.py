@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from drd.cancel import CancelToken
@@ -57,7 +57,7 @@ def describe(
 def store_backup(
     store: Store,
     codec: Codec,
-    contents: dict[str, Iterable[bytes]],
+    contents: Mapping[str, Iterable[bytes]],
     *,
     part_size: int = 64,
     backup_id: str = ID,

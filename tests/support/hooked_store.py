@@ -16,7 +16,7 @@ class HookedStore(MemoryStore):
 
     def __init__(self, objects: dict[str, bytes] | None = None, *, clock: Clock = lambda: datetime.now(UTC)) -> None:
         super().__init__(clock=clock)
-        self.before: Callable[[str, str], None] = lambda _method, _key: None
+        self.before: Callable[[str, str], object] = lambda _method, _key: None
         self.calls: list[tuple[str, str]] = []
         self._calls_lock = threading.Lock()
         for key, data in (objects or {}).items():

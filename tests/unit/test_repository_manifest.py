@@ -114,7 +114,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 _PATHS = [path for path in _paths(to_document(sample())) if path[0] != "facts"]
-_JUNK = [
+_JUNK: list[Any] = [
     None,
     True,
     -1,

@@ -182,7 +182,7 @@ def test_a_failing_store_and_a_cancellation_surface() -> None:
         read_back(store, PLAIN, backup)
 
     gate, cancel = threading.Event(), CancelToken()
-    store.before = lambda _method, _key: gate.wait(5) and None  # type: ignore[func-returns-value]
+    store.before = lambda _method, _key: gate.wait(5)
     threading.Timer(0.1, cancel.cancel).start()
     threading.Timer(0.6, gate.set).start()
     with reader_of(store, PLAIN, backup, cancel=cancel) as reader, pytest.raises(Cancelled):

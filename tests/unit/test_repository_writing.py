@@ -123,7 +123,7 @@ def test_parts_say_what_they_are() -> None:
 def test_memory_in_flight_is_bounded() -> None:
     """With a stalled store, writers block once the limit is in flight, and go on when it moves."""
     store, gate = HookedStore(), threading.Event()
-    store.before = lambda method, _key: gate.wait(10) and None if method == "put" else None
+    store.before = lambda method, _key: gate.wait(10) if method == "put" else None
     with sink_on(store, workers=8, part_size=1000, memory_limit_bytes=3000) as sink:
         writer = sink.open("a")
 
@@ -210,7 +210,7 @@ def test_a_failure_of_the_very_last_part_is_not_lost() -> None:
 def test_abort_stops_threads_and_blocked_writers() -> None:
     """An abort from another thread wakes a blocked writer, and no thread is left."""
     store, gate = HookedStore(), threading.Event()
-    store.before = lambda method, _key: gate.wait(10) and None if method == "put" else None
+    store.before = lambda method, _key: gate.wait(10) if method == "put" else None
     sink = sink_on(store, memory_limit_bytes=100)
     caught: list[BaseException] = []
 
@@ -244,7 +244,7 @@ def test_cancellation_wakes_writers_and_finish() -> None:
     """A cancelled token ends a blocked write and a waiting finish within a second."""
     for blocked_in in ("write", "finish"):
         store, gate, cancel = HookedStore(), threading.Event(), CancelToken()
-        store.before = lambda method, _key, gate=gate: gate.wait(5) and None if method == "put" else None  # type: ignore[misc]
+        store.before = lambda method, _key, gate=gate: gate.wait(5) if method == "put" else None  # type: ignore[misc]
         sink = sink_on(store, memory_limit_bytes=100, cancel=cancel)
         threading.Timer(0.1, cancel.cancel).start()
         threading.Timer(0.5, gate.set).start()
