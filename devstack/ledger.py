@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devstack.process import ProcessId, end, identify, is_alive
+from devstack.process import ProcessId, end_all, identify, is_alive
 
 LEDGER = "processes.jsonl"
 OWNER = "owner.json"
@@ -67,15 +67,15 @@ def entries(workspace: Path) -> list[Entry]:
 
 
 def reap(workspace: Path) -> None:
-    """End every process of the workspace that still runs, newest first, and remove the folder. Idempotent.
+    """End every process of the workspace that still runs and remove the folder. Idempotent.
 
     After a reboot a pid and start time may be another process's, so then nothing is ended.
     """
     owner = _owner(workspace)
     same_boot = owner is not None and owner["boot"] == _boot_id()
-    for entry in reversed(entries(workspace)):
-        if same_boot and is_alive(entry.process):
-            end(entry.process, entry.stop_signal)
+    if same_boot:
+        running = [entry for entry in reversed(entries(workspace)) if is_alive(entry.process)]
+        end_all([(entry.process, entry.stop_signal) for entry in running])
     remove_tree(workspace)
 
 
