@@ -21,7 +21,7 @@ from drd.engines.clickhouse.manifest import ServerManifest, parse_manifest
 from drd.engines.clickhouse.packindex import PackIndex, write_index
 from drd.engines.clickhouse.packing import MANIFEST_KEY, PackingSpace
 from drd.engines.clickhouse.quoting import SYSTEM_DATABASES, identifier, literal
-from drd.engines.clickhouse.route import open_gateway, unreachable
+from drd.engines.clickhouse.route import explain, open_gateway, unreachable
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.errors import ConfigError, SourceError
 from drd.model import DumpResult, Json, Notice, Progress
@@ -72,8 +72,8 @@ def query_settings(settings: ClickHouseSettings) -> dict[str, Any]:
     out: dict[str, Any] = {"backup_restore_s3_retry_attempts": settings.s3_retry_attempts}
     if settings.backup_threads:
         out |= {"backup_threads": settings.backup_threads, "restore_threads": settings.backup_threads}
-    if settings.bandwidth:
-        out["max_backup_bandwidth"] = settings.bandwidth
+    if settings.bandwidth_bytes_per_s:
+        out["max_backup_bandwidth"] = settings.bandwidth_bytes_per_s
     return out
 
 
@@ -173,9 +173,7 @@ def _backup_to(run: Run, space: PackingSpace, gateway: Gateway) -> None:
             refuse=gateway.refuse,
         )
     except ServerRefusal as refusal:
-        gateway.raise_failure()
-        if not gateway.requests:
-            raise unreachable(gateway, SOURCE, refusal.text) from None
+        explain(gateway, refusal, SOURCE)
         raise
     gateway.raise_failure()
 

@@ -27,6 +27,7 @@ class ClickHouseEngine:
         self._clock = clock
         self._source = Server(settings, SOURCE)
         self._target = Server(settings, TARGET)
+        self._restored: fingerprints.PartsSnapshot | None = None
 
     def probe(self) -> Probe:
         """Learn version and size on disk of the databases that would be backed up."""
@@ -50,18 +51,21 @@ class ClickHouseEngine:
         return restoring.inspect(self._target, self._settings, artifacts)
 
     def restore(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> RestoreResult:
-        """Restore; merges stay stopped on the restored tables until :meth:`fingerprint` was called."""
-        return restoring.restore(self._target, self._settings, backup, artifacts, ctx)
+        """Restore, check every table, and note the parts for :meth:`fingerprint`."""
+        result, self._restored = restoring.restore(self._target, self._settings, backup, artifacts, ctx)
+        return result
 
     def fingerprint(self, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
-        """Read rows and part hashes of the databases that ``expected`` names, then let merges run again."""
+        """Read rows and part hashes of the databases that ``expected`` names.
+
+        The first time after :meth:`restore` the parts are those that were read then, all checked by CHECK TABLE:
+        merges and TTLs may have rewritten them since.
+        """
         with told(TARGET, "read back"):
             names = restoring.renames(self._settings, fingerprints.databases_named(expected))
-            try:
-                ctx.cancel.raise_if_cancelled()
-                return fingerprints.of_server(self._target, expected, names)
-            finally:
-                restoring.start_merges(self._target, list(names.values()))
+            ctx.cancel.raise_if_cancelled()
+            restored, self._restored = self._restored, None
+            return fingerprints.of_server(self._target, expected, names, restored)
 
     def check(self) -> Sequence[CheckItem]:
         """Look at reachability, version, rights, databases, tables, and the way out of the server."""

@@ -160,15 +160,18 @@ def of_backup(
     return Fingerprint("clickhouse", items, COMPARED), notice
 
 
-def of_server(server: Server, expected: Fingerprint, names: Mapping[str, str]) -> Fingerprint:
+def of_server(
+    server: Server, expected: Fingerprint, names: Mapping[str, str], restored: PartsSnapshot | None = None
+) -> Fingerprint:
     """Read the same facts from a live server; ``names`` maps each database of the backup to its name here.
 
-    What ``expected`` does not know stays None.
+    What ``expected`` does not know stays None. ``restored`` are the parts as RESTORE left them, before merges went on.
     """
     back = {here: there for there, here in names.items()}
     kinds = engines(server, list(back))
-    snapshot = PartsSnapshot(server, list(back))
-    snapshot.take(active_only=True)
+    snapshot = restored or PartsSnapshot(server, list(back))
+    if not snapshot.taken:
+        snapshot.take(active_only=True)
     parts = snapshot.by_table()
     counts = count_rows(server, kinds)
     items: dict[str, dict[str, Json]] = {}

@@ -49,7 +49,7 @@ class Gateway:
         self.bucket = f"drd-{secrets.token_hex(12)}"
         self.access_key_id = secrets.token_hex(10).upper()
         self.secret_access_key = secrets.token_hex(20)
-        self._listen = listen
+        self._listen = self._bound = listen
         self._advertise = advertise.rstrip("/")
         self._host = host
         self._socket: socket.socket | None = None
@@ -70,9 +70,8 @@ class Gateway:
         """Where the server reaches the gateway, without the bucket."""
         if self._advertise:
             return self._advertise
-        host, port = cast("socket.socket", self._socket).getsockname()[:2]
-        host = self._host or host
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        host = self._host or self._bound[0]
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._bound[1]}"
 
     @property
     def url(self) -> str:
@@ -92,6 +91,7 @@ class Gateway:
             listener.close()
             raise
         self._socket = listener
+        self._bound = listener.getsockname()[:2]
         self._spawn(self._accept, "drd-gateway")
 
     def stop(self) -> None:

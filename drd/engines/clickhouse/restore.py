@@ -3,24 +3,25 @@
 Databases are restored under their final names: they were absent, so a failure harms nobody, and RENAME DATABASE
 would break views and is refused for databases with dictionaries (code 630). First the empty tables, then STOP MERGES
 and STOP TTL MERGES on each (rows past their TTL would vanish within seconds), then the data, then CHECK TABLE, since
-RESTORE does not verify what it reads. Merges are started again once the fingerprint was read.
+RESTORE does not verify what it reads. Then the parts are noted for the fingerprint and merges are started again: they
+are never left stopped behind a restore that ended, well or not, unless the settings say so.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from drd.engines.clickhouse import access, disk
+from drd.engines.clickhouse import access, disk, fingerprints
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
 from drd.engines.clickhouse.dump import query_settings
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
 from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
 from drd.engines.clickhouse.quoting import identifier, literal, shown, table
-from drd.engines.clickhouse.route import open_gateway, unreachable
+from drd.engines.clickhouse.route import explain, open_gateway, unreachable
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.engines.clickhouse.spaces import BackupSpace
 from drd.errors import DrdError, IntegrityError, TargetError, TargetNotEmpty
@@ -51,8 +52,10 @@ def held(server: Server, databases: Sequence[str]) -> dict[str, list[dict[str, A
     have = server.rows("SELECT name FROM system.databases WHERE name IN {names:Array(String)}", names)
     out: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in have}
     for row in server.rows(
-        "SELECT database, name, ifNull(total_rows, 0) AS rows FROM system.tables "
-        "WHERE database IN {names:Array(String)} AND NOT is_temporary",
+        "SELECT database, name, ifNull(total_rows, 0) AS rows, "
+        "multiIf(engine = 'Dictionary', 'DICTIONARY', engine LIKE '%View', 'VIEW', 'TABLE') AS kind FROM system.tables "
+        "WHERE database IN {names:Array(String)} AND NOT is_temporary "
+        "ORDER BY kind != 'DICTIONARY', kind != 'VIEW', name",
         names,
     ):
         out.setdefault(row["database"], []).append(row)
@@ -107,13 +110,17 @@ class _Origin:
 
     spelled: str
     watch: Watch
+    explain: Callable[[ServerRefusal], None] = lambda _refusal: None
     leftovers: list[Notice] = field(default_factory=list)
 
 
 def restore(
     server: Server, settings: ClickHouseSettings, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext
-) -> RestoreResult:
-    """Restore; raises :class:`~drd.errors.TargetNotEmpty` untouched when a database holds tables."""
+) -> tuple[RestoreResult, fingerprints.PartsSnapshot]:
+    """Restore, and note the parts as they were before any merge.
+
+    Raises :class:`~drd.errors.TargetNotEmpty`, untouched, when a database holds tables.
+    """
     with told(TARGET, "restore"):
         index = read_index(artifacts)
         work = _Restore(server, settings, ctx, backup, renames(settings, index.databases()))
@@ -131,8 +138,11 @@ def restore(
             raise
 
 
-def _bring(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> RestoreResult:
+def _bring(
+    work: _Restore, index: PackIndex, artifacts: ArtifactReader
+) -> tuple[RestoreResult, fingerprints.PartsSnapshot]:
     notices: list[Notice] = []
+    restored = fingerprints.PartsSnapshot(work.server, list(work.names.values()))
     with _origin(work, index, artifacts) as origin:
         databases = work.elements()
         _run(work, origin, databases, structure_only=1, allow_different_database_def=1)
@@ -145,7 +155,10 @@ def _bring(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Resto
     notices += origin.leftovers
     for name in tables:
         check_table(work.server, name, work.ctx)
-    return RestoreResult(tuple(notices))
+    restored.take(active_only=True)
+    if work.settings.merges_after_restore == "started":
+        start_merges(work.server, work.names.values())
+    return RestoreResult(tuple(notices)), restored
 
 
 def _run(work: _Restore, origin: _Origin, what: Sequence[str], **options: int) -> None:
@@ -153,8 +166,8 @@ def _run(work: _Restore, origin: _Origin, what: Sequence[str], **options: int) -
     statement = work.statement(what, origin.spelled, job_id, **options)
     try:
         run_job(work.server, statement, job_id, query_settings(work.settings), origin.watch)
-    except ServerRefusal:
-        origin.watch.tick({})  # a lost store or a damaged part is the reason, not what the server made of it
+    except ServerRefusal as refusal:
+        origin.explain(refusal)
         raise
 
 
@@ -219,10 +232,9 @@ def _from_gateway(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -
         work.server.scrub.add(gateway.secret_access_key, gateway.access_key_id)
         started = time.monotonic()
 
-        def tick(row: Mapping[str, Any]) -> None:
+        def tick(_row: Mapping[str, Any]) -> None:
             gateway.raise_failure()
-            waited = time.monotonic() - started
-            if not gateway.requests and (not row or waited > work.settings.connect_timeout_s):
+            if not gateway.requests and time.monotonic() - started > work.settings.connect_timeout_s:
                 raise unreachable(gateway, TARGET, "no request arrived")
             work.ctx.progress(Progress(work.ctx.source, "RESTORE from gateway", gateway.bytes_moved, total))
 
@@ -235,6 +247,7 @@ def _from_gateway(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -
                 tick=tick,
                 refuse=gateway.refuse,
             ),
+            lambda refusal: explain(gateway, refusal, TARGET),
         )
 
 
@@ -275,17 +288,20 @@ def check_table(server: Server, name: tuple[str, str], ctx: WorkContext) -> None
 
 def _undo(server: Server, names: Collection[str], before: Mapping[str, Any]) -> str:
     """Drop what the restore made; return a sentence for people when that failed, else ""."""
-    left = ""
+    failed = []
     for name in names:
+        doomed = [f"DATABASE IF EXISTS {identifier(name)}"]
         try:
-            if name not in before:
-                server.execute(f"DROP DATABASE IF EXISTS {identifier(name)} SYNC", settings=_FORCE)
-                continue
-            for row in held(server, [name]).get(name, []):
-                server.execute(f"DROP TABLE IF EXISTS {table(name, row['name'])} SYNC", settings=_FORCE)
+            if name in before:
+                doomed = [f"{row['kind']} IF EXISTS {table(name, row['name'])}" for row in held(server, [name])[name]]
         except (ServerRefusal, DrdError) as error:
-            left = f"what was restored so far could not be dropped ({clean(str(error), 120)}): DROP DATABASE {name}"
-    return left
+            return f"what was restored so far could not be dropped ({clean(str(error), 120)})"
+        for what in doomed:
+            try:
+                server.execute(f"DROP {what} SYNC", settings=_FORCE)
+            except (ServerRefusal, DrdError) as error:
+                failed.append(f"DROP {what} ({clean(str(error), 120)})")
+    return f"{len(failed)} of what was restored so far could not be dropped: {failed[0]}" if failed else ""
 
 
 def start_merges(server: Server, databases: Collection[str]) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from drd.engines.clickhouse.client import Side
+from drd.engines.clickhouse.client import ServerRefusal, Side
 from drd.engines.clickhouse.gateway import Gateway
 from drd.engines.clickhouse.packing import PackingSpace
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.engines.clickhouse.spaces import BackupSpace
 from drd.errors import ConfigError, DrdError
+
+_NETWORK = frozenset({0, 198, 209, 210, 499, 1000})  # unknown, DNS, timeout, network, S3_ERROR, POCO_EXCEPTION
 
 
 def _is_loopback(host: str) -> bool:
@@ -77,6 +79,16 @@ def _local_address(settings: ClickHouseSettings, side: Side) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise side.unreachable(f"cannot reach ClickHouse at {where.netloc}: {error.strerror or error}") from error
+
+
+def explain(gateway: Gateway, refusal: ServerRefusal, side: Side) -> None:
+    """Raise the real reason of a job's failure where drd knows better than the server; return otherwise.
+
+    A lost store or a damaged part comes first; then a way that never worked.
+    """
+    gateway.raise_failure()
+    if not gateway.requests and refusal.number in _NETWORK:
+        raise unreachable(gateway, side, refusal.text) from None
 
 
 def unreachable(gateway: Gateway, side: Side, why: str) -> DrdError:

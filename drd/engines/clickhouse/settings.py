@@ -48,8 +48,9 @@ class ClickHouseSettings:
     ``databases`` empty means all but the system's own. ``gateway_listen`` is where drd listens for the server,
     ``gateway_advertise`` the URL base the server reaches that at (None: derived from the local address that
     reaches the server). ``disk_name`` is the server's disk, ``disk_path`` where drd sees the same folder.
-    ``stall_timeout_s`` ends a run that makes no progress. ``backup_threads`` and ``bandwidth`` (bytes a second)
-    leave the server's defaults when None.
+    ``stall_timeout_s`` ends a run that makes no progress. ``backup_threads`` and
+    ``bandwidth_bytes_per_s`` leave the server's defaults when None. ``merges_after_restore`` is "stopped" for a
+    scratch server whose rows past their TTL must stay until every check was made.
     """
 
     url: str
@@ -66,7 +67,8 @@ class ClickHouseSettings:
     stall_timeout_s: float = 300.0
     s3_retry_attempts: int = 10
     backup_threads: int | None = None
-    bandwidth: int | None = None
+    bandwidth_bytes_per_s: int | None = None
+    merges_after_restore: Literal["started", "stopped"] = "started"
 
     def address(self) -> Address:
         """Parse ``url``; raises :class:`~drd.errors.ConfigError` when it is not usable."""
