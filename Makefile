@@ -21,7 +21,7 @@ $(READY): requirements-dev.lock pyproject.toml .ci/system-packages
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	$(BIN)/python -m devstack obtain
+	$(BIN)/python -m devstack obtain --postgres 17 --postgres 18 --redis redis-6.2 --redis valkey-9
 	touch $@
 
 demo: setup ## Back up, destroy and restore the trading platform on real servers, from nothing to proof
