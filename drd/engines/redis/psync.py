@@ -49,28 +49,33 @@ class FullSync:
         self.size_bytes = None if self.mark else int(header)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the snapshot's bytes, at most 256 KiB each; raises when the stream ends before its own end."""
+        """Yield the snapshot's bytes, up to 512 KiB at once; raises when the stream ends before its own end."""
         return self._until_mark() if self.mark else self._counted()
 
     def _counted(self) -> Iterator[bytes]:
         left = self.size_bytes or 0
         while left:
-            piece = self._wire.some(min(left, _READ_BYTES))
-            left -= len(piece)
-            yield piece
+            held = bytearray()
+            while len(held) < min(left, _READ_BYTES):
+                held += self._wire.some(min(left, _READ_BYTES) - len(held))
+            left -= len(held)
+            yield bytes(held)
 
     def _until_mark(self) -> Iterator[bytes]:
-        held = b""
+        """Gather what comes in small pieces, always holding back as much as may be the beginning of the mark."""
+        back = _MARK_BYTES - 1
+        held = bytearray()
         while True:
+            seen = max(0, len(held) - back)
             held += self._wire.some(_READ_BYTES)
-            at = held.find(self.mark)
+            at = held.find(self.mark, seen)
             if at >= 0:
                 if at:
-                    yield held[:at]
+                    yield bytes(held[:at])
                 return
-            if len(held) > _MARK_BYTES:
-                yield held[: 1 - _MARK_BYTES]
-                held = held[1 - _MARK_BYTES :]
+            if len(held) >= _READ_BYTES:
+                yield bytes(held[:-back])
+                del held[:-back]
 
 
 @dataclass
