@@ -79,7 +79,7 @@ class _Story:
         stack.lose_everything()
         lost = truth.of(stack)
         self._say("Bring everything back to the time of the first backup")
-        wanted = at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        wanted = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         for command in (["status"], ["restore", "--at", wanted]):
             if code := self._drd(*command):
                 return code

@@ -162,7 +162,7 @@ def _gateway(server: Server, settings: ClickHouseSettings) -> list[CheckItem]:
                         name, "warning", f"not tried: {refusal.text}", "GRANT READ ON S3, CREATE TEMPORARY TABLE ON *.*"
                     )
                 ]
-        if not gateway.requests:
+        if not gateway.requests and gateway.refusal is None:
             return [
                 CheckItem(
                     name, "failed", f"ClickHouse cannot reach {gateway.base_url} (gateway): {reason}",
