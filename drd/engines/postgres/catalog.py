@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
 
 from drd.engines.postgres.connection import Endpoint, Session, failure, mapped
@@ -112,21 +113,31 @@ def describe_database(session: Session) -> dict[str, Json]:
     return found
 
 
-def table_bytes(session: Session) -> int:
-    """Estimate what a dump will write: the size of all tables with their TOAST, without indexes."""
-    (size,) = one(
-        session,
-        "SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint "
-        f"{_USER_RELATIONS} AND c.relkind IN ('r', 'm') AND c.relpersistence <> 't'",
-    )
+# Heap and TOAST as of the last vacuum or analyze: pg_table_size would be exact but waits for locked tables.
+_PAGES = """8192::bigint * (c.relpages
+  + coalesce((SELECT t.relpages FROM pg_catalog.pg_class t WHERE t.oid = c.reltoastrelid), 0))"""
+
+
+def table_bytes(session: Session) -> int | None:
+    """Measure what a dump will read: all tables with their TOAST, without indexes; None while one is locked."""
+    try:
+        with session.transaction():
+            session.execute("SET LOCAL lock_timeout = '200ms'")
+            (size,) = one(
+                session,
+                f"SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint {_USER_RELATIONS} "
+                "AND c.relkind = 'r' AND c.relpersistence <> 't'",
+            )
+    except psycopg.errors.LockNotAvailable:
+        return None
     return int(size)
 
 
 def largest_table(session: Session) -> tuple[str, int]:
-    """Return the name and size of the largest table, ``("", 0)`` without one."""
+    """Return the name and estimated size of the largest table, ``("", 0)`` without one; takes no lock."""
     row = session.execute(
-        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_table_size(c.oid) "
-        f"{_USER_RELATIONS} AND c.relkind = 'r' ORDER BY 2 DESC NULLS LAST LIMIT 1".encode()
+        f"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), {_PAGES} "
+        f"{_USER_RELATIONS} AND c.relkind = 'r' ORDER BY 2 DESC, 1 LIMIT 1".encode()
     ).fetchone()
     return (str(row[0]), int(row[1] or 0)) if row else ("", 0)
 
@@ -162,7 +173,7 @@ def contents(session: Session) -> str:
             session,
             f"""SELECT count(*) FROM pg_catalog.{catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.{schema}
                  WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-                   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = o.oid
+                   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype IN ('e', 'i') AND d.objid = o.oid
                           AND d.classid = 'pg_catalog.{catalog}'::pg_catalog.regclass)""",  # noqa: S608
         )
         if count:

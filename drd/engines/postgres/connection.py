@@ -28,6 +28,7 @@ _OWN_SESSIONS = {
     "row_security": "off",
     "search_path": "",
     "statement_timeout": "0",
+    "lock_timeout": "60s",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_read_only": "off",
 }

@@ -73,10 +73,9 @@ def dump(settings: PostgresSettings, endpoint: Endpoint, sink: ArtifactSink, ctx
         sources = _take_snapshots(here, names, stack, tally)
         punching = _require_spool(sources, here, ctx, tally)
         _dump_globals(pg_dumpall, here, names[0], sink, ctx, tally)
-        total = 0
         with mapped(here, "measure the tables"):
-            total = sum(catalog.table_bytes(source.session) for source in sources)
-        progress = _Reporter(ctx, total)
+            sizes = [catalog.table_bytes(source.session) for source in sources]
+        progress = _Reporter(ctx, None if None in sizes else sum(size or 0 for size in sizes))
         for source in sources:
             _dump_database(settings, here, pg_dump, source, sink, ctx, tally, progress, punching=punching)
         _write(sink, DATABASES_ARTIFACT, _databases_json(sources))
@@ -307,7 +306,7 @@ def _write(sink: ArtifactSink, name: str, data: bytes) -> None:
 class _Reporter:
     """Passes progress on, a few times a second, over all databases of one dump."""
 
-    def __init__(self, ctx: WorkContext, total_bytes: int) -> None:
+    def __init__(self, ctx: WorkContext, total_bytes: int | None) -> None:
         self.database = ""
         self._ctx = ctx
         self._total = total_bytes

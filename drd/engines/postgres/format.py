@@ -65,13 +65,13 @@ class PostgresFormat:
         lines = [
             "# Where to: a PostgreSQL server of the same major version or newer, as a superuser.",
             "# Set PGHOST, PGPORT, PGUSER and PGPASSWORD (or ~/.pgpass) first. None of the databases may exist there.",
-            "# What db-0, db-1, ... are called is in databases.json; pg_restore --create makes them by their own names.",
+            "# What db-0, db-1, ... are called is in databases.json; pg_restore --create makes them by these names.",
             f"export PGOPTIONS='{' '.join(f'-c {name}={value}' for name, value in TEXT_FORM.items())}'",
         ]
         if GLOBALS_ARTIFACT in names:
             lines += [
-                "# Roles; a message that a role already exists is harmless.",
-                f'psql -X -d postgres -f "$DRD_WORK/{GLOBALS_ARTIFACT}"',
+                "# Roles, but not the one you work as, which keeps its password; other roles that exist get the backup's.",
+                f'grep -vE "^(CREATE|ALTER) ROLE \\"?$PGUSER\\"?[ ;]" "$DRD_WORK/{GLOBALS_ARTIFACT}" | psql -X -d postgres',
             ]
         for folder in folders:
             if f"{folder}/{TAR_NAME}" in names:

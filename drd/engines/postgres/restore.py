@@ -139,7 +139,7 @@ def _load(
     folder = ctx.spool_dir / f"restore-{job.prefix.rstrip('/')}"
     folder.mkdir(mode=0o700)
     (folder / "toc.dat").write_bytes(archive.toc_bytes)
-    # What belongs to the data but is none of a table's or large object's: sequence values, comments on large objects.
+    # Of the section "data" pg_restore does all but the contents: sequence values, the (still empty) large objects.
     rest = [entry for entry in archive.toc.entries if not entry.filename]
     (folder / "rest.list").write_text("".join(f"{entry.dump_id};\n" for entry in rest))
     total = sum(artifacts.size(n) for n in artifacts.names() if n.startswith(job.prefix))
@@ -159,9 +159,8 @@ def _load(
         _run(argv, here, job.target, ctx)
 
     loader = Loader(here, name, archive, ctx)
-    pg_restore("--section=pre-data")
+    pg_restore("--section=pre-data", "--section=data", f"--use-list={folder / 'rest.list'}")
     loader.run(lambda: ctx.progress(Progress(ctx.source, "restore", loader.loaded_bytes, total, job.target)))
-    pg_restore("--section=data", f"--use-list={folder / 'rest.list'}")
     ctx.progress(Progress(ctx.source, "indexes and constraints", total, total, job.target))
     pg_restore("--section=post-data", f"--jobs={max(1, ctx.jobs)}")
 
