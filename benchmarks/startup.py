@@ -1,0 +1,63 @@
+"""Measure how long the command line takes to start, beside the interpreter alone.
+
+``python benchmarks/startup.py [--rounds 15]``. Target: ``drd --help`` in less than 0.25 s. What is imported on the way,
+slowest first, is listed with its own time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+
+from measuring import Way, headline, take_turns
+
+SLOWEST = 8
+
+
+def python(*arguments: str) -> Callable[[], object]:
+    """Return a run of the interpreter that this script uses."""
+    return lambda: subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+
+
+def slowest_imports(code: str) -> list[tuple[float, str]]:
+    """Return the modules whose own import took longest, in milliseconds, those of the bare interpreter left out."""
+
+    def imports(what: str) -> dict[str, float]:
+        argv = [sys.executable, "-X", "importtime", "-c", what]
+        said = subprocess.run(argv, capture_output=True, text=True, check=True).stderr
+        rows = [line.removeprefix("import time:").split("|") for line in said.splitlines() if "|" in line]
+        return {row[2].strip(): float(row[0]) / 1000 for row in rows if row[0].strip().isdigit()}
+
+    bare = imports("pass")
+    return sorted(((ms, name) for name, ms in imports(code).items() if name not in bare), reverse=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args()
+    headline("start of the command line (target for drd --help: 0.25 s)")
+    take_turns(
+        [
+            Way("python -c pass", python("-c", "pass")),
+            Way("drd --help", python("-m", "drd", "--help")),
+            Way("drd --version", python("-m", "drd", "--version")),
+            Way("what a backup to S3 imports", python("-c", "import drd.wiring, boto3, psycopg, pyrage, zstandard")),
+        ],
+        args.rounds,
+    )
+    for what, code in (
+        ("drd --help", "import drd.cli.main"),
+        ("what every working verb imports", "import drd.wiring, drd.config"),
+    ):
+        found = slowest_imports(code)
+        print(f"\n  slowest imports of {what} ({sum(ms for ms, _ in found):.0f} ms in all):")
+        for ms, name in found[:SLOWEST]:
+            print(f"  {ms:8.1f} ms  {name}")
+
+
+if __name__ == "__main__":
+    main()
