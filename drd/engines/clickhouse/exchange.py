@@ -38,7 +38,8 @@ _SMALL_BYTES = 256 << 10
 class Desk:
     """What every exchange of one gateway shares.
 
-    ``fail`` takes a drd error to whoever waits for the server, ``refused`` notes why a request was turned away.
+    ``fail`` takes a drd error to whoever waits for the server, ``admitted`` notes a
+    request with a right signature, ``refused`` why one was turned away, ``count`` the bytes of a body.
     """
 
     bucket: str
@@ -46,6 +47,7 @@ class Desk:
     space: BackupSpace | PackingSpace
     budget: Budget
     now: Callable[[], datetime]
+    admitted: Callable[[], None]
     count: Callable[[int], None]
     fail: Callable[[BaseException], None]
     refused: Callable[[S3Failure], None]
@@ -61,6 +63,7 @@ class Exchange:
         self._stream = stream
         self._body: Body | None = None
         self._replied = False
+        self._admitted = False
 
     def serve(self) -> bool:
         """Answer the next request; return whether the connection may go on."""
@@ -70,9 +73,10 @@ class Exchange:
             if request is None:
                 return False
             self._answer(request)
-            return request.headers.get("connection", "").lower() != "close"
+            return _keeps(request)
         except S3Failure as failure:
-            self._desk.refused(failure)
+            if not self._admitted:
+                self._desk.refused(failure)
             return self._refuse(failure, request)
 
     def _refuse(self, failure: S3Failure, request: Request | None) -> bool:
@@ -91,10 +95,12 @@ class Exchange:
         if hang_up and unread == 0:
             with suppress(OSError):
                 self._peer.shutdown(socket.SHUT_WR)
-        return not hang_up
+        return not hang_up and request is not None and _keeps(request)
 
     def _answer(self, request: Request) -> None:
         digest = self._desk.signer.verify(request)
+        self._admitted = True
+        self._desk.admitted()
         length = request.length()
         bucket, _, key = request.key.partition("/")
         parameters = request.parameters()
@@ -156,7 +162,6 @@ class Exchange:
             f'<?xml version="1.0" encoding="UTF-8"?>\n<{name} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
             f"<Bucket>{self._desk.bucket}</Bucket><Key>{escape(key)}</Key>{inner}</{name}>"
         ).encode()
-        self._desk.count(0)
         self._reply(200, document, {"Content-Type": "application/xml"})
 
     def _put(self, key: str) -> None:
@@ -198,7 +203,6 @@ class Exchange:
             self._writable.delete(key)
         else:
             self._writable.abandon(upload, key)
-        self._desk.count(0)
         self._reply(204)
 
     def _delete_many(self) -> None:
@@ -210,7 +214,6 @@ class Exchange:
             self._writable.delete(key)
             gone.append(f"<Deleted><Key>{escape(key)}</Key></Deleted>")
         document = f'<?xml version="1.0" encoding="UTF-8"?>\n<DeleteResult>{"".join(gone)}</DeleteResult>'
-        self._desk.count(0)
         self._reply(200, document.encode(), {"Content-Type": "application/xml"})
 
     def _get(self, request: Request, key: str) -> None:
@@ -228,7 +231,6 @@ class Exchange:
         head = head_of(status, length, headers, close=False)
         if request.method == "HEAD":
             self._replied = True
-            self._desk.count(0)
             self._peer.sendall(head)
             return
         chunks = self._space.read(key, start, length) if length else iter(())
@@ -261,5 +263,9 @@ class Exchange:
             f"<Name>{self._desk.bucket}</Name><KeyCount>{min(len(keys), bound)}</KeyCount>"
             f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{rows}</ListBucketResult>"
         )
-        self._desk.count(0)
         self._reply(200, document.encode(), {"Content-Type": "application/xml"})
+
+
+def _keeps(request: Request) -> bool:
+    """Whether the client wants the connection to go on."""
+    return request.headers.get("connection", "").lower() != "close"

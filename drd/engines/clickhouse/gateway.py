@@ -33,8 +33,8 @@ class Gateway:
     ``advertise`` is the URL base the server reaches it at; else ``host`` (or the listening address) and the port.
 
     ``failure`` holds the first drd error a handler met (a lost store, a damaged part): whoever polls the server
-    raises it. ``refusal`` is why the last request was turned away. ``requests`` and
-    ``bytes_moved`` grow with accepted work, for the watch on progress.
+    raises it. ``refusal`` is why the last request without a right signature was turned
+    away. ``requests`` and ``bytes_moved`` grow with admitted work, for the watch on progress.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class Gateway:
         self._lock = threading.Lock()
         self._budget = Budget(BODY_BUDGET_BYTES)
         signer = Signer(self.access_key_id, self.secret_access_key, now)
-        self._desk = Desk(self.bucket, signer, space, self._budget, now, self._count, self.fail, self._refused)
+        self._desk = Desk(
+            self.bucket, signer, space, self._budget, now, self._admitted, self._count, self.fail, self._refused
+        )
         self._closing = threading.Event()
         self.failure: BaseException | None = None
         self.refusal: S3Failure | None = None
@@ -179,8 +181,10 @@ class Gateway:
     def _refused(self, failure: S3Failure) -> None:
         self.refusal = failure
 
-    def _count(self, moved: int) -> None:
-        """Note accepted work."""
+    def _admitted(self) -> None:
         with self._lock:
             self.requests += 1
+
+    def _count(self, moved: int) -> None:
+        with self._lock:
             self.bytes_moved += moved
