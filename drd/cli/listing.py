@@ -65,9 +65,10 @@ def _print(entries: list[CatalogEntry], unfinished: dict[str, list[str]]) -> Non
         )
     print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "STORED", "ROWS/KEYS", "STATE AS OF"), rows))
     print()
+    width = max(len(entry.source) for entry in entries)
     for source in sorted({entry.source for entry in entries}):
         sizes = [entry.backup.plain_bytes for entry in entries if entry.backup and entry.source == source]
-        print(f"  {source}  {sparkline(sizes[-30:])}  {render.plural(len(sizes), 'backup')}")
+        print(f"  {source:<{width}}  {sparkline(sizes[-30:])}  {render.plural(len(sizes), 'backup')}")
     for source, ids in unfinished.items():
         for backup_id in ids:
             print(f"{render.mark('warning')} {source}: {backup_id} is unfinished or running; it is not a backup")

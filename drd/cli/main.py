@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"drd {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for verb in VERBS:
         verb.add(verbs, common)
     return parser
@@ -71,8 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     cancel = CancelToken()
+    verb = ""
     try:
         args = build_parser().parse_args(arguments)
+        verb = args.verb
         with Interrupts(cancel):
             session = Session(getattr(args, "config", None), as_json=as_json, cancel=cancel)
             try:
@@ -82,12 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
     except DrdError as error:
+        error.op = verb or error.op
         return report(error, as_json=as_json)
     except BrokenPipeError:
         sys.stderr.close()  # the reader left; nothing can be said to it
         return 141
     except KeyboardInterrupt:
-        return report(Cancelled("interrupted"), as_json=as_json)
+        return report(Cancelled("interrupted", op=verb), as_json=as_json)
     except Exception as error:  # noqa: BLE001  # the outermost place: a bug, shown with its traceback
         import traceback
 

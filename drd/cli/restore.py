@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,13 @@ def run(args: argparse.Namespace, session: Session) -> int:
     ports = services.ports
     at = parse_time(args.at, ports.now())
     sources = _chosen(args.source, services)
+    if at.naive:
+        print(f"drd: --at names no zone and is taken as UTC: {render.when(at.at)}", file=sys.stderr)
     if args.into and "://" not in args.into:
         return _export(args, session, at.at, sources)
     planned = op.plan(ports, at.at, sources, _targets(args, session))
     if not session.as_json:
-        _print_plan(at.at, planned, naive=at.naive)
+        _print_plan(at.at, planned)
     if args.dry_run:
         if session.as_json:
             documents.emit(documents.restore_report(op.as_planned(at.at, planned)))
@@ -169,8 +172,8 @@ def _export(args: argparse.Namespace, session: Session, at: datetime, sources: l
     return 0
 
 
-def _print_plan(at: datetime, planned: list[PlannedRestore], *, naive: bool) -> None:
-    print(f"Restore to {render.when(at)}" + ("  (naive time taken as UTC)" if naive else ""))
+def _print_plan(at: datetime, planned: list[PlannedRestore]) -> None:
+    print(f"Restore to {render.when(at)}")
     rows = [
         (
             item.source,

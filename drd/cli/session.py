@@ -36,8 +36,11 @@ class Session:
     @cached_property
     def services(self) -> Services:
         """The adapters and ports that the configuration asks for."""
+        import logging
+
         from drd.wiring import Services
 
+        logging.getLogger().addHandler(logging.NullHandler())  # what a library logs, it raises as well
         return Services(self.config, cancel=self.cancel, progress=self._progress)
 
     def show_progress(self, verb: str) -> ProgressDisplay:

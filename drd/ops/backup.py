@@ -25,6 +25,7 @@ from drd.model import (
     Part,
     Progress,
 )
+from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedSink
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
@@ -88,7 +89,7 @@ def _report_of(ports: Ports, source: Source, repository_id: str, share: int) -> 
         backup, notices = back_up_source(ports, source, repository_id, share=share)
     except DrdError as error:
         outcome: Outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
-        error.during("backup", source.name)
+        of_source(error, "backup", source.name)
         ports.progress(Progress(source.name, outcome))
         return SourceReport(source.name, source.engine.kind, outcome, ports.monotonic() - started, error=error)
     ports.progress(Progress(source.name, "done", backup.plain_bytes, backup.plain_bytes))

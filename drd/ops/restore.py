@@ -25,6 +25,7 @@ from drd.model import (
     TargetState,
     compare_fingerprints,
 )
+from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
@@ -97,9 +98,13 @@ def plan(ports: Ports, at: datetime, sources: Sequence[str], target_of: TargetFa
     entries = [entry for source in sources for entry in ports.catalog.entries(source)]
     out: list[PlannedRestore] = []
     for choice in plan_restore(entries, at, sources):
-        into = target_of(choice.source, choice.backup)
-        with ports.reader(choice.backup) as artifacts:
-            state = into.engine.inspect(choice.backup, artifacts)
+        try:
+            into = target_of(choice.source, choice.backup)
+            with ports.reader(choice.backup) as artifacts:
+                state = into.engine.inspect(choice.backup, artifacts)
+        except DrdError as error:
+            of_source(error, "restore", choice.source)
+            raise
         out.append(PlannedRestore(choice.source, choice.backup, choice.gap_s, into, state, choice.passed_over))
     return out
 
@@ -158,7 +163,7 @@ def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool)
                 check_s = ports.monotonic() - restored
         ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))
     except DrdError as raised:
-        error = raised.during("restore", item.source)
+        error = of_source(raised, "restore", item.source)
         outcome = "cancelled" if isinstance(raised, Cancelled) else "failed"
         ports.progress(Progress(item.source, outcome))
     return RestoredSource(
