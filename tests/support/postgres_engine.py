@@ -7,6 +7,7 @@ import re
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from devstack.postgres import Postgres
 from drd.cancel import CancelToken
@@ -31,7 +32,7 @@ class Dumped:
 
 
 def engine_for(
-    server: Postgres, database: str = "postgres", *, databases: tuple[str, ...] = (), **more: object
+    server: Postgres, database: str = "postgres", *, databases: tuple[str, ...] = (), **more: Any
 ) -> PostgresEngine:
     """Bind an engine to a devstack server."""
     password = more.pop("password", Secret(server.password))
@@ -48,7 +49,7 @@ def url_of(server: Postgres, database: str, *, user: object = None) -> str:
     return server.url(quoted, user=str(user) if user else None)
 
 
-def dump_of(engine: PostgresEngine, spool: Path, sink: MemorySink | None = None, **context: object) -> Dumped:
+def dump_of(engine: PostgresEngine, spool: Path, sink: MemorySink | None = None, **context: Any) -> Dumped:
     """Dump into memory; the fingerprint is stored as an operation would."""
     sink = sink or MemorySink()
     result = engine.dump(sink, in_spool(spool, **context))
@@ -57,7 +58,7 @@ def dump_of(engine: PostgresEngine, spool: Path, sink: MemorySink | None = None,
     return Dumped(result, artifacts, backup_of("postgres", result, artifacts))
 
 
-def restore_of(engine: PostgresEngine, dumped: Dumped, spool: Path, **context: object) -> RestoreResult:
+def restore_of(engine: PostgresEngine, dumped: Dumped, spool: Path, **context: Any) -> RestoreResult:
     """Restore what was dumped."""
     return engine.restore(dumped.backup, dumped.reader, in_spool(spool, **context))
 
@@ -68,11 +69,11 @@ def differences(engine: PostgresEngine, dumped: Dumped, spool: Path) -> list[Dif
     return compare_fingerprints(dumped.result.fingerprint, found)
 
 
-def in_spool(spool: Path, **context: object) -> WorkContext:
+def in_spool(spool: Path, **context: Any) -> WorkContext:
     """Make a context with a private folder of its own below ``spool``."""
     folder = spool / f"work-{len(list(spool.iterdir()))}"
     folder.mkdir()
-    return work_context(folder, **{"cancel": CancelToken(), **context})  # type: ignore[arg-type]
+    return work_context(folder, **{"cancel": CancelToken(), **context})
 
 
 def schema_text(server: Postgres, database: str) -> str:

@@ -280,7 +280,8 @@ def _locked_tables(session: Session) -> list[str]:
             """SELECT DISTINCT l.relation::pg_catalog.regclass::text FROM pg_catalog.pg_locks l
                  JOIN pg_catalog.pg_class c ON c.oid = l.relation AND c.relkind IN ('r', 'p', 'm', 'v', 'S', 'f')
                 WHERE l.mode = 'AccessExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid()
-                  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+                  AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                     WHERE datname = pg_catalog.current_database())
                 ORDER BY 1"""
         ).fetchall()
     except psycopg.Error:  # the server may be gone as well; the lock is the failure to report, not this question

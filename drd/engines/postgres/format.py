@@ -69,9 +69,10 @@ class PostgresFormat:
             f"export PGOPTIONS='{' '.join(f'-c {name}={value}' for name, value in TEXT_FORM.items())}'",
         ]
         if GLOBALS_ARTIFACT in names:
+            others = 'grep -vE "^(CREATE|ALTER) ROLE \\"?$PGUSER\\"?[ ;]"'
             lines += [
-                "# Roles, but not the one you work as, which keeps its password; other roles that exist get the backup's.",
-                f'grep -vE "^(CREATE|ALTER) ROLE \\"?$PGUSER\\"?[ ;]" "$DRD_WORK/{GLOBALS_ARTIFACT}" | psql -X -d postgres',
+                "# Roles, but not the one you work as, which keeps its password; others that exist get the backup's.",
+                f'{others} "$DRD_WORK/{GLOBALS_ARTIFACT}" | psql -X -d postgres',
             ]
         for folder in folders:
             if f"{folder}/{TAR_NAME}" in names:

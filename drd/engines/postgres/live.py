@@ -104,7 +104,8 @@ def _present(session: Session, name: str) -> dict[str, dict[str, Json]]:
     """Name what the database holds that a backup would have an item for."""
     rows = session.execute(
         """SELECT n.nspname, c.relname, c.relkind, c.relispartition, EXISTS (SELECT FROM pg_catalog.pg_depend d
-                    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
+                    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                      AND d.deptype = 'e')
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'S', 'm')"""
     ).fetchall()

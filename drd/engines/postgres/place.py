@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from drd.engines.postgres import catalog
-from drd.engines.postgres.connection import Endpoint, Session, mapped
+from drd.engines.postgres.connection import Endpoint, Session, first_line, mapped
 from drd.engines.postgres.sqltext import list_items
 from drd.errors import DrdError, TargetError, TargetNotEmpty
 from drd.model import Json, Notice
@@ -136,7 +136,8 @@ def _emptied(endpoint: Endpoint, name: str) -> bool:
     try:
         with contextlib.closing(endpoint.connect(name)) as inside, inside.transaction():
             for (schema,) in inside.execute(
-                "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
+                """SELECT nspname FROM pg_catalog.pg_namespace
+                    WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"""
             ).fetchall():
                 inside.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
             inside.execute("CREATE SCHEMA public")
@@ -197,7 +198,8 @@ def create(session: Session, name: str, properties: dict[str, Json]) -> None:
         session.execute(sql.SQL(" ").join(parts))
     except psycopg.errors.InvalidParameterValue as error:
         raise TargetError(
-            f"cannot create a database with encoding {properties['encoding']} and locale {properties['collate']}: {error}",
+            f"cannot create a database with encoding {properties['encoding']} and locale {properties['collate']}: "
+            f"{first_line(str(error))}",
             hint="install this locale on the target's host (locale -a lists them) and restart the server",
         ) from error
 

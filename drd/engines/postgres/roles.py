@@ -47,10 +47,7 @@ def restore_roles(endpoint: Endpoint, session: Session, script: str, may: Rights
                 "tablespaces-skipped", f"{tablespaces} tablespaces were not created; everything is in the default one"
             )
         )
-    failed: list[str] = []
-    for text in parsed:
-        if _concerns(text, set(new)) and (problem := _run(endpoint, session, text)):
-            failed.append(problem)
+    failed = [problem for text in parsed if _concerns(text, set(new)) and (problem := _run(endpoint, session, text))]
     if kept:
         notices.append(Notice("roles-kept", f"roles that existed were left as they are: {_some(kept)}"))
     if failed:
