@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import socket
 import subprocess
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -231,18 +234,30 @@ def test_the_runbook_restores(start_redis, tmp_path):
         subprocess.run(["redis-cli", "-p", str(port), "shutdown", "nosave"], capture_output=True, check=False)
 
 
+def free_ports_in_a_row(count: int) -> int:
+    """Return the first of ``count`` ports that are free, as are those 10000 above, where cluster nodes talk."""
+    for _ in range(200):
+        base = random.randrange(12000, 20000)
+        with ExitStack() as taken:
+            try:
+                for port in (base + n + up for n in range(count) for up in (0, 10000)):
+                    taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return base
+    raise AssertionError("no free ports")
+
+
 def test_the_runbook_of_a_cluster_restores(redis_cluster, tmp_path):
     """The runbook of a cluster makes a cluster of as many servers that owns every slot and holds every key."""
     redis_cluster.flush()
     fill_cluster(redis_cluster, keys=500)
     taken = Taken(cluster_engine(redis_cluster), tmp_path)
-    work, data, port = tmp_path / "work", tmp_path / "data", free_port()
+    work, data, port = tmp_path / "work", tmp_path / "data", free_ports_in_a_row(3)
     for name, content in taken.artifacts.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_bytes(content)
     data.mkdir()
-    if port > 55000:  # the nodes' own bus ports lie 10000 above
-        port -= 20000
     environment = {"PATH": "/usr/bin:/bin", "DRD_WORK": str(work), "REDIS_DIR": str(data), "REDIS_PORT": str(port)}
     try:
         lines = "\n".join(RedisFormat().runbook(taken.backup))

@@ -121,11 +121,12 @@ def _runbook(backup: Backup) -> list[str]:
 
 
 def _start(folder: str, port: str, *options: str) -> list[str]:
-    """Return the lines that start a server on the snapshot in ``folder`` and wait until it has loaded it."""
+    """Return the lines that start a server on the snapshot in ``folder`` and wait until it has loaded it, or died."""
     return [
-        f"redis-server --port {port} --bind 127.0.0.1 --dir {folder} --dbfilename dump.rdb \\",
-        f"  --appendonly no --daemonize yes {' '.join(options)}".rstrip(),
-        f"until redis-cli -p {port} ping 2>/dev/null | grep -q PONG; do sleep 0.2; done",
+        f"redis-server --port {port} --bind 127.0.0.1 --dir {folder} --dbfilename dump.rdb --appendonly no \\",
+        f"  --daemonize yes --pidfile {folder}/redis.pid --logfile {folder}/redis.log {' '.join(options)}".rstrip(),
+        f"until sleep 1; redis-cli -p {port} ping 2>/dev/null | grep -q PONG",
+        f'do kill -0 "$(cat {folder}/redis.pid)" || {{ tail {folder}/redis.log; exit 1; }}; done',
     ]
 
 
@@ -134,7 +135,8 @@ def _cluster_runbook(backup: Backup, shards: list[Json]) -> list[str]:
     lines = [
         *_head(backup),
         f"# This was a cluster of {len(shards)} shards ({CLUSTER_ARTIFACT}). Each is started here on a port of its own",
-        "# (REDIS_PORT, REDIS_PORT+1, …); a node takes slots it has keys of by itself; the others are given.",
+        "# (REDIS_PORT, REDIS_PORT+1, …; each also uses the port 10000 above its own); a node takes the slots it has",
+        "# keys of by itself, and the others are given to it.",
     ]
     for index, shard in enumerate(shards):
         folder, port = f'"$REDIS_DIR/{index}"', f'"$((REDIS_PORT + {index}))"'
