@@ -185,7 +185,7 @@ class Exchange:
         if body.length > MAX_DOCUMENT_BYTES:
             raise S3Failure(400, "EntityTooLarge", "the document is too large", hang_up=True)
         try:
-            return read_texts(body.whole(), wanted[0], wanted[1:])
+            return read_texts(bytes(body.whole()), wanted[0], wanted[1:])
         except ExpatError as error:
             raise S3Failure(400, "MalformedXML", f"not the expected XML: {error}") from None
 

@@ -128,7 +128,7 @@ class PackingSpace:
         if key.rsplit("/", 1)[-1] == LOCK_KEY:
             if body.length > _MAX_LOCK_BYTES:
                 raise S3Failure(400, "EntityTooLarge", "a lock is a small object", hang_up=True)
-            data = body.whole()
+            data = bytes(body.whole())
             with self._lock:
                 self._locks[key] = data
             return Stat(len(data), _etag_of(data))
@@ -229,12 +229,12 @@ class PackingSpace:
         """Write a body as a member; buffered and verified first unless it is large."""
         with self._lock:
             self.first_data_at = self.first_data_at or self._now()
-        chunks: Iterable[bytes] = body.chunks()
+        chunks: Iterable[memoryview] = body.chunks()
         if body.length <= BUFFER_BYTES:
             data = body.whole()
             chunks = (data,)
             if remember[0] == MANIFEST_KEY:
-                self._remember(remember, data)
+                self._remember(remember, bytes(data))
         elif remember[0] == MANIFEST_KEY:
             raise S3Failure(400, "EntityTooLarge", "the manifest must come in parts of at most 32 MiB", hang_up=True)
         with self._tar_lock:
