@@ -196,9 +196,8 @@ def aws_cli(*, install: bool = False) -> Path:
         python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
         launcher = folder / "bin" / "aws"
         launcher.parent.mkdir()
-        launcher.write_text(
-            f'#!/bin/sh\nPYTHONPATH="{target}/lib" PYTHONNOUSERSITE=1 exec "{python}" -m awscli "$@"\n', encoding="utf-8"
-        )
+        command = f'PYTHONPATH="{target}/lib" PYTHONNOUSERSITE=1 exec "{python}" -m awscli "$@"'
+        launcher.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
         launcher.chmod(0o755)
 
     fill_cache(target, fill)

@@ -256,9 +256,10 @@ class EngineRunbook:
     """How to restore decoded artifacts with stock tools: an engine's half of the script that ``drd runbook`` prints.
 
     ``shell`` is bash and the same for every backup: it defines ``check_target``, which changes nothing and calls
-    ``problem TEXT`` for each thing that is not right, and ``restore_target``, which restores from ``$DRD_WORK`` and ends
-    by ``die TEXT`` when it cannot. What differs stands in ``values``, shell variables that the script sets (quoted).
-    ``settings`` are lines for people: the variables to set, such as ``PGHOST  the server to restore into``.
+    ``problem TEXT`` for each thing that is not right, and ``restore_target``, which restores from the artifacts in
+    ``$DATA`` and ends by ``die TEXT`` when it cannot. What differs from backup to backup stands in ``values``, shell
+    variables that the script sets (quoted). ``programs`` are what must be on the PATH. ``settings`` are lines for
+    people: the variables to set, such as ``PGHOST  the server to restore into``.
     """
 
     programs: tuple[str, ...]
