@@ -1,0 +1,196 @@
+"""Which backups to keep, and why: a pure function, so that its laws can be stated and tested.
+
+Age is counted from the newest backup of the source, not from the clock: a source that stopped does not expire to
+nothing, and a clock that jumped removes nothing. What no rule may remove is listed in :class:`Guard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from enum import Enum
+
+__all__ = ["Candidate", "Decision", "Guard", "Kept", "Policy", "Removed", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to keep of one source. A count of 0 and a ``keep_within`` of None switch a rule off.
+
+    The calendar rules keep the newest backup of each of the last N hours, days, ISO weeks, months or years that have
+    one, as ``zone`` divides them.
+    """
+
+    keep_last: int = 0
+    keep_within: timedelta | None = None
+    keep_hourly: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+    zone: tzinfo = UTC
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no rule keeps any backup: surely a mistake."""
+        counts = (
+            self.keep_last,
+            self.keep_hourly,
+            self.keep_daily,
+            self.keep_weekly,
+            self.keep_monthly,
+            self.keep_yearly,
+        )
+        return not any(counts) and self.keep_within is None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What retention needs to know of one backup.
+
+    ``at`` is its recovery point. ``good`` is false when the manifest is damaged or an ancestor is missing; ``proven``
+    is true when a drill restored it. A backup in progress has no manifest and so is no candidate at all.
+    """
+
+    id: str
+    at: datetime
+    parent: str | None = None
+    good: bool = True
+    proven: bool = False
+    pinned: bool = False
+
+
+class Guard(Enum):
+    """Why a backup is kept whatever the policy says."""
+
+    NEWEST_GOOD = "the newest good backup"
+    NEWEST_PROVEN = "the newest backup proven by a drill"
+    PINNED = "pinned"
+    ANCESTOR = "a kept backup needs it"
+    NOT_GOOD = "damaged: look at it before it goes (drd verify)"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A backup that stays, with every reason."""
+
+    id: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A backup that may go, and why no rule keeps it."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """All candidates, newest first, each in exactly one of both; children stand before their parents in ``remove``."""
+
+    keep: tuple[Kept, ...]
+    remove: tuple[Removed, ...]
+
+
+def decide(candidates: Iterable[Candidate], policy: Policy) -> Decision:
+    """Divide the backups of one source into those that stay and those that may go.
+
+    Raises ValueError for a policy that keeps nothing.
+    """
+    if policy.keeps_nothing:
+        raise ValueError("the policy keeps nothing")
+    backups = sorted(candidates, key=lambda c: (c.at, c.id), reverse=True)
+    good = [c for c in backups if c.good]
+    reasons: dict[str, list[str]] = {c.id: [] for c in backups}
+    _by_rules(good, policy, reasons)
+    _by_guards(backups, good, reasons)
+    _keep_ancestors({c.id: c for c in backups}, reasons)
+    keep = tuple(Kept(c.id, tuple(reasons[c.id])) for c in backups if reasons[c.id])
+    reason = f"no rule keeps it: {_in_words(policy)}"
+    return Decision(keep, tuple(Removed(c.id, reason) for c in _children_first(backups) if not reasons[c.id]))
+
+
+def _by_rules(good: Sequence[Candidate], policy: Policy, reasons: dict[str, list[str]]) -> None:
+    """Note what the policy keeps; ``good`` is newest first."""
+    for number, candidate in enumerate(good[: policy.keep_last], start=1):
+        reasons[candidate.id].append(f"last {number} of {policy.keep_last}")
+    if good and policy.keep_within is not None:
+        edge = good[0].at - policy.keep_within
+        for candidate in good:
+            if candidate.at >= edge:
+                reasons[candidate.id].append("within the period before the newest")
+    for name, count, period in _calendar(policy):
+        seen: list[object] = []
+        for candidate in good:
+            key = period(candidate.at.astimezone(policy.zone))
+            if key not in seen:
+                if len(seen) == count:
+                    break
+                seen.append(key)
+                reasons[candidate.id].append(f"{name} {len(seen)} of {count}")
+
+
+def _calendar(policy: Policy) -> list[tuple[str, int, Callable[[datetime], object]]]:
+    """Return the calendar rules in force: name, how many, and what makes two times the same period.
+
+    An hour that a clock change repeats counts twice, as the offset is part of it.
+    """
+    rules: list[tuple[str, int, Callable[[datetime], object]]] = [
+        ("hourly", policy.keep_hourly, lambda t: (t.date(), t.hour, t.utcoffset())),
+        ("daily", policy.keep_daily, lambda t: t.date()),
+        ("weekly", policy.keep_weekly, lambda t: t.isocalendar()[:2]),
+        ("monthly", policy.keep_monthly, lambda t: (t.year, t.month)),
+        ("yearly", policy.keep_yearly, lambda t: t.year),
+    ]
+    return [rule for rule in rules if rule[1] > 0]
+
+
+def _by_guards(backups: Sequence[Candidate], good: Sequence[Candidate], reasons: dict[str, list[str]]) -> None:
+    """Note what must stay whatever the policy says."""
+    if good:
+        reasons[good[0].id].append(Guard.NEWEST_GOOD.value)
+    if (proven := next((c for c in good if c.proven), None)) is not None:
+        reasons[proven.id].append(Guard.NEWEST_PROVEN.value)
+    for candidate in backups:
+        if candidate.pinned:
+            reasons[candidate.id].append(Guard.PINNED.value)
+        if not candidate.good:
+            reasons[candidate.id].append(Guard.NOT_GOOD.value)
+
+
+def _keep_ancestors(by_id: dict[str, Candidate], reasons: dict[str, list[str]]) -> None:
+    """Keep every ancestor of what is kept; an ancestor kept for another reason gets this one too."""
+    for kept in [c for c in by_id.values() if reasons[c.id]]:
+        seen = {kept.id}
+        parent = kept.parent
+        while parent is not None and parent in by_id and parent not in seen:
+            seen.add(parent)
+            if Guard.ANCESTOR.value not in reasons[parent]:
+                reasons[parent].append(Guard.ANCESTOR.value)
+            parent = by_id[parent].parent
+
+
+def _children_first(backups: Sequence[Candidate]) -> list[Candidate]:
+    """Order so that each backup stands before its parent, else newest first."""
+    by_id = {c.id: c for c in backups}
+
+    def depth(candidate: Candidate) -> int:
+        count, seen = 0, {candidate.id}
+        while candidate.parent in by_id and candidate.parent not in seen:
+            seen.add(candidate.parent or "")
+            candidate = by_id[candidate.parent or ""]
+            count += 1
+        return count
+
+    return sorted(backups, key=depth, reverse=True)
+
+
+def _in_words(policy: Policy) -> str:
+    words = [f"last {policy.keep_last}"] if policy.keep_last else []
+    if policy.keep_within is not None:
+        words.append(f"within {policy.keep_within.total_seconds() / 86400:g} d")
+    words += [f"{name} {count}" for name, count, _ in _calendar(policy)]
+    return ", ".join(words)
