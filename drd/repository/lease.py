@@ -112,22 +112,28 @@ class StoreLease:
         self._thread.start()
 
     def ensure(self) -> None:
-        """Raise LeaseError when the lease was lost: taken over by another, or not renewed within its life."""
+        """Raise LeaseError when the lease was lost: taken over by another, or neither kept nor regained.
+
+        A holder that was cut off for longer than the lease's life and whom nobody followed renews it here. Somebody
+        may take over between this call and what it guards, so a publisher calls it again afterwards.
+        """
         if self._stop.is_set():
             raise LeaseError(f"the lease on {self._name} was released before the work ended", subject=self._name)
-        if self._monotonic() - self._renewed >= self._ttl_s:
-            why = f": {self._renewal_error}" if self._renewal_error else ""
-            raise LeaseError(
-                f"the lease on {self._name} expired, as it could not be renewed for {self._ttl_s:.0f} s{why}",
-                subject=self._name,
-                hint="nothing was published; run it again",
-            )
         newest = _newest(self._store, self._name)
         if newest is None or newest[0] != self.generation:
             raise LeaseError(
                 f"another drd took over the lease on {self._name} while this one stood still",
                 subject=self._name,
                 hint="nothing was published; the other one's work goes on",
+            )
+        if self._monotonic() - self._renewed >= self._ttl_s:
+            self._renew()
+        if self._monotonic() - self._renewed >= self._ttl_s:
+            why = f": {self._renewal_error}" if self._renewal_error else ""
+            raise LeaseError(
+                f"the lease on {self._name} expired, as it could not be renewed for {self._ttl_s:.0f} s{why}",
+                subject=self._name,
+                hint="nothing was published; run it again",
             )
 
     def release(self) -> None:
@@ -151,14 +157,17 @@ class StoreLease:
 
     def _renew_until_released(self) -> None:
         while not self._stop.wait(self._ttl_s / 3):
-            started = self._monotonic()
-            state = replace(self._state, expires_at=self._now() + timedelta(seconds=self._ttl_s))
-            try:
-                self._store.put(self._key, _dump(state))
-            except DrdError as error:  # told by ensure() if it lasts
-                self._renewal_error = error
-            else:
-                self._state, self._renewed, self._renewal_error = state, started, None
+            self._renew()
+
+    def _renew(self) -> None:
+        started = self._monotonic()
+        state = replace(self._state, expires_at=self._now() + timedelta(seconds=self._ttl_s))
+        try:
+            self._store.put(self._key, _dump(state))
+        except DrdError as error:  # told by ensure() if it lasts
+            self._renewal_error = error
+        else:
+            self._state, self._renewed, self._renewal_error = state, started, None
 
 
 def _newest(store: Store, name: str) -> tuple[int, ObjectInfo] | None:
