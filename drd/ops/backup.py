@@ -121,12 +121,27 @@ def back_up_source(
                 artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
             backup = _describe(ports, source, backup_id, started_at, result, artifacts, repository_id, lease, sink)
             ports.cancel.raise_if_cancelled()
-            lease.ensure()
-            ports.catalog.publish(backup)
+            _publish(ports, lease, backup)
         except BaseException as error:
             _undo(ports, source.name, backup_id, error)
             raise
     return backup, notices + result.notices
+
+
+def _publish(ports: Ports, lease: Lease, backup: Backup) -> None:
+    """Write the manifest, unless the lease was lost, however long that takes.
+
+    Another drd may take the lease over between the question and the manifest's arrival (this process was suspended,
+    or the store was away), and sweep the parts, as it sees no manifest. It takes the lease before it looks, so
+    asking again finds it out; then, or when there is no answer, the manifest must not stand.
+    """
+    lease.ensure()
+    ports.catalog.publish(backup)
+    try:
+        lease.ensure()
+    except DrdError:
+        ports.catalog.withdraw(backup)
+        raise
 
 
 @contextmanager

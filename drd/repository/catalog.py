@@ -114,6 +114,10 @@ class Catalog:
             if self._store.get(key, length=len(data) + 1) != data:
                 raise IntegrityError(f"another backup with the id {backup.id} exists already", subject=key) from error
 
+    def withdraw(self, backup: Backup) -> None:
+        """Delete a manifest that must not stand, because what it refers to may be gone. Raises store errors."""
+        self._store.delete([layout.manifest_key(backup.source, backup.id)])
+
     def sweep(self, source: str, *, older_than: datetime | None = None, keep: Collection[str] = ()) -> SweepReport:
         """Delete what unfinished backups of a source left; the caller holds the source's lease.
 
@@ -139,7 +143,11 @@ class Catalog:
         objects = size = 0
         for found in candidates:
             if found not in kept:
-                count, freed = self.discard(source, found)
+                try:
+                    count, freed = self.discard(source, found)
+                except IntegrityError:  # its manifest was published since it was looked for: it is a backup now
+                    kept.append(found)
+                    continue
                 swept.append(found)
                 objects, size = objects + count, size + freed
         return SweepReport(tuple(swept), objects, size, tuple(kept))
@@ -150,12 +158,15 @@ class Catalog:
         Raises IntegrityError when it has a manifest (then it is a backup, and nothing is deleted), and store errors.
         """
         key = layout.manifest_key(source, backup_id)
-        if self._exists(key):
+        # Taken whole before deleting: not every store lists well while it is being emptied. Asked for the manifest
+        # before and after, since it may have been published just now.
+        known = self._exists(key)
+        found = [] if known else list(self._store.list(layout.backup_prefix(source, backup_id)))
+        if known or any(info.key == key for info in found):
             raise IntegrityError(f"{backup_id} is a backup and was not deleted", subject=key)
         objects = size = 0
         batch: list[str] = []
-        # Taken whole before deleting: not every store lists well while it is being emptied.
-        for info in list(self._store.list(layout.backup_prefix(source, backup_id))):
+        for info in found:
             batch.append(info.key)
             objects, size = objects + 1, size + info.size_bytes
             if len(batch) == _DELETE_BATCH:
