@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # adapters are imported where they are configured
 
 MAX_AUTO_WORKERS = 8
 DEFAULT_PATIENCE_S = 120.0
+UNTHROTTLED_BYTES = 4 << 10
+"""A lease is half a kilobyte; only the smallest manifests and tables are of this size."""
 _SCHEMES: dict[str, EngineKind] = {
     "postgresql": "postgres",
     "postgres": "postgres",
@@ -217,7 +219,7 @@ def _store(config: Config, cancel: CancelToken) -> Store:
     if settings.max_bandwidth:
         from drd.stores.wrappers.throttle import ThrottleStore
 
-        store = ThrottleStore(store, settings.max_bandwidth, cancel=cancel)
+        store = ThrottleStore(store, settings.max_bandwidth, cancel=cancel, small_bytes=UNTHROTTLED_BYTES)
     return RetryStore(store, cancel=cancel, policy=RetryPolicy(patience_s=patience_s))
 
 

@@ -208,6 +208,18 @@ def test_throttle_stops_when_cancelled() -> None:
         ThrottleStore(MemoryStore(), 1, cancel=cancel).put("k", bytes(1000))
 
 
+def test_throttle_lets_small_objects_pass_at_any_time() -> None:
+    """A lease passes at once, in debt and after a cancellation, and what it took is counted."""
+    cancel = CancelToken()
+    store = ThrottleStore(MemoryStore(), 100, cancel=cancel, small_bytes=500, monotonic=lambda: 0.0)
+    store.put("lease", bytes(500))
+    cancel.cancel()
+    store.put("lease", bytes(500))
+    with pytest.raises(Cancelled):
+        store.put("part", bytes(501))
+    assert store._tokens == 100 - 500 - 500 - 501
+
+
 def test_throttle_refuses_a_rate_of_nothing() -> None:
     """A rate that would wait for ever is refused."""
     with pytest.raises(ValueError, match="positive"):

@@ -17,6 +17,9 @@ class ThrottleStore:
     A token bucket that holds one second's worth and may be overdrawn: a put waits before it is sent, a get after it
     arrived (its size is not known earlier), each for as long as what went before it needs. Raises
     :class:`~drd.errors.Cancelled` while waiting, and ValueError for a rate that is not positive.
+
+    Objects of up to ``small_bytes`` are counted but never wait: a lease must be renewed in time while large parts
+    are in debt, and released after a cancellation.
     """
 
     def __init__(
@@ -25,6 +28,7 @@ class ThrottleStore:
         bytes_per_s: float,
         *,
         cancel: CancelToken,
+        small_bytes: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if bytes_per_s <= 0:
@@ -32,6 +36,7 @@ class ThrottleStore:
         self._store = store
         self._rate = float(bytes_per_s)
         self._cancel = cancel
+        self._small_bytes = small_bytes
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._tokens = self._rate
@@ -45,7 +50,7 @@ class ThrottleStore:
             self._filled_at_s = now_s
             self._tokens -= size_bytes
             wait_s = -self._tokens / self._rate
-        if wait_s > 0:
+        if wait_s > 0 and size_bytes > self._small_bytes:
             self._cancel.sleep(wait_s)
 
     def put(self, key: str, data: BytesLike, *, if_absent: bool = False) -> None:
