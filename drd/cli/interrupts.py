@@ -48,8 +48,9 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself returned
+        if not self._cancel.cancelled:  # else the process is about to end, with the right exit code
+            for number, handler in self._before.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself returned
         signal.set_wakeup_fd(self._pipe_before)
         os.close(self._write)  # the thread reads the end and leaves
         self._thread.join()
