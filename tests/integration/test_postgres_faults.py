@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -32,7 +33,7 @@ from drd.errors import (
 )
 from drd.model import Secret
 from tests.conftest import StartPostgres
-from tests.support.artifacts import MemorySink
+from tests.support.artifacts import MemorySink, MemoryWriter
 from tests.support.postgres_engine import Dumped, differences, dump_of, engine_for, in_spool, restore_of
 
 pytestmark = pytest.mark.integration
@@ -77,6 +78,16 @@ class SlowSink(MemorySink):
             self.begun.set()
             time.sleep(self._seconds)
         super().before_write(name, size)
+
+
+def after_begun(sink: SlowSink, act: Callable[[], None]) -> None:
+    """Do something in another thread once the sink got its first bytes of a table."""
+
+    def run() -> None:
+        sink.begun.wait(30)
+        act()
+
+    threading.Thread(target=run).start()
 
 
 def sessions_of_drd(server: Postgres) -> int:
@@ -145,7 +156,7 @@ def test_tools_missing_or_too_old(postgres: Postgres, tmp_path: Path, monkeypatc
     """Client tools that are absent, or older than the server, are refused before anything is read."""
     monkeypatch.setattr("drd.engines.postgres.tools._SYSTEM_FOLDERS", ())
     monkeypatch.setattr("shutil.which", lambda _name: None)
-    settings = {"url": postgres.url(), "password": Secret(postgres.password)}
+    settings: dict[str, Any] = {"url": postgres.url(), "password": Secret(postgres.password)}
     with pytest.raises(ToolError, match="pg_dump was not found") as caught:
         dump_of(PostgresEngine(PostgresSettings(**settings, tools_dir=tmp_path / "nowhere")), tmp_path)
     assert "postgresql-client-15" in caught.value.hint
@@ -183,7 +194,7 @@ def test_a_spool_that_cannot_free_blocks(
 def test_cancelled_while_dumping(postgres: Postgres, big: str, tmp_path: Path) -> None:
     """A cancelled dump raises Cancelled at once and leaves no process and no session."""
     cancel, sink = CancelToken(), SlowSink(0.05)
-    threading.Thread(target=lambda: (sink.begun.wait(30), cancel.cancel())).start()
+    after_begun(sink, cancel.cancel)
     began = time.monotonic()
     with pytest.raises(Cancelled):
         dump_of(engine_for(postgres, big), tmp_path, sink, cancel=cancel, spool_limit_bytes=8 << 20)
@@ -207,7 +218,7 @@ def test_the_server_dies_while_dumping(start_postgres: StartPostgres, tmp_path: 
         session.execute("CREATE TABLE big AS SELECT n, repeat(md5(n::text), 10) FROM generate_series(1, 200000) n")
     sink = SlowSink(0.05)
     pid = int((server.data_dir / "postmaster.pid").read_text().split()[0])
-    threading.Thread(target=lambda: (sink.begun.wait(30), os.kill(pid, signal.SIGQUIT))).start()
+    after_begun(sink, lambda: os.kill(pid, signal.SIGQUIT))
     with pytest.raises(SourceUnreachable):
         dump_of(engine_for(server), tmp_path, sink, spool_limit_bytes=8 << 20)
     assert tools_running_in(tmp_path) == []
@@ -418,6 +429,7 @@ def test_killed_with_nine_while_dumping(postgres: Postgres, big: str, tmp_path: 
     code = f"""
 import sys
 from pathlib import Path
+from typing import Any
 from drd.model import Secret
 from drd.engines.postgres.engine import PostgresEngine
 from drd.engines.postgres.settings import PostgresSettings
@@ -478,7 +490,7 @@ def test_databases_that_change_while_dumping(postgres: Postgres, pg_database: st
         session.execute("CREATE TABLE t AS SELECT n FROM generate_series(1, 10) n")
 
         class Writing(MemorySink):
-            def open(self, name: str):
+            def open(self, name: str) -> MemoryWriter:
                 with contextlib.suppress(psycopg.Error):
                     session.execute("INSERT INTO t VALUES (999)")
                 return super().open(name)

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,7 +172,7 @@ def test_an_older_server_with_newer_tools(
 ) -> None:
     """PostgreSQL 15 is dumped and restored by the tools of 18, whose settings an older server does not know."""
     newer = start_postgres(major=18)
-    settings = {"url": url_of(postgres, awkward.database), "password": Secret(postgres.password)}
+    settings: dict[str, Any] = {"url": url_of(postgres, awkward.database), "password": Secret(postgres.password)}
     only_newer = _only(newer.bin_dir, tmp_path)
     dumped = dump_of(PostgresEngine(PostgresSettings(**settings, tools_dir=only_newer)), tmp_path)
     target = PostgresEngine(PostgresSettings(**{**settings, "url": url_of(postgres, elsewhere)}, tools_dir=only_newer))
@@ -200,6 +201,94 @@ def test_from_a_standby(start_postgres: StartPostgres, tmp_path: Path) -> None:
     assert items["postgres.public.kept"]["rows"] == 1000
     assert "postgres.public.lost" not in items
     assert "unlogged-tables-empty" in {notice.code for notice in dumped.result.notices}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "client", "text"),
+    [("LATIN1", "LATIN1", "Größe"), ("SQL_ASCII", "UTF8", "Größe"), ("EUC_JP", "UTF8", "漢字")],
+)
+def test_other_encodings(
+    postgres: Postgres, tmp_path: Path, elsewhere: str, encoding: str, client: str, text: str
+) -> None:
+    """Names and contents come back byte for byte in a database that is not UTF-8."""
+    with postgres.connect() as session:
+        session.execute(f"CREATE DATABASE encoded TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'".encode())
+    try:
+        with postgres.connect("encoded") as session:
+            session.execute(f"SET client_encoding TO '{client}'".encode())
+            codec = {"LATIN1": "latin-1", "UTF8": "utf-8"}[client]
+            session.execute(
+                f"""CREATE TABLE "{text}" AS SELECT '{text}'::text AS "{text}", 1 AS "select" """.encode(codec)
+            )
+        dumped = dump_of(engine_for(postgres, "encoded"), tmp_path)
+        target = engine_for(postgres, elsewhere)
+        restore_of(target, dumped, tmp_path)
+        assert differences(target, dumped, tmp_path) == []
+        assert dumped.result.fingerprint.rows == 1
+        assert list(dumped.result.fingerprint.items) == [f'encoded.public."{text}"']
+    finally:
+        postgres.drop_database("encoded")
+
+
+def test_settings_that_change_the_text_of_values(
+    postgres: Postgres, pg_database: str, elsewhere: str, tmp_path: Path
+) -> None:
+    """Zone, date style, bytea form and money of a database do not change what is saved or compared."""
+    with postgres.connect(pg_database) as session:
+        session.execute(
+            """CREATE TABLE t AS SELECT now() AS at, '\\x0102'::bytea AS raw, 1234.5::money AS price, 1.1::float4 AS f,
+                      interval '1 day 2 hours' AS span, '<a/>'::xml AS doc"""
+        )
+        for setting in (
+            "timezone TO 'Asia/Tokyo'",
+            "bytea_output TO 'escape'",
+            "datestyle TO 'German'",
+            "intervalstyle TO 'iso_8601'",
+            "extra_float_digits TO -3",
+            "xmloption TO 'document'",
+            "default_transaction_read_only TO on",
+        ):
+            session.execute(f"ALTER DATABASE {pg_database} SET {setting}".encode())
+    dumped = dump_of(engine_for(postgres, pg_database), tmp_path)
+    target = engine_for(postgres, elsewhere)
+    restore_of(target, dumped, tmp_path)
+    assert differences(target, dumped, tmp_path) == []
+    assert differences(engine_for(postgres, pg_database), dumped, tmp_path) == []
+
+
+def test_partitions_by_the_hash_of_an_enum(
+    postgres: Postgres, pg_database: str, elsewhere: str, tmp_path: Path
+) -> None:
+    """Rows that may land in another partition after a restore are counted at their root."""
+    with postgres.connect(pg_database) as session:
+        session.execute("CREATE TYPE mood AS ENUM ('calm', 'odd', 'glad')")
+        session.execute("CREATE TABLE diary (m mood, n int) PARTITION BY HASH (m)")
+        for part in range(3):
+            session.execute(
+                f"CREATE TABLE diary_{part} PARTITION OF diary FOR VALUES WITH (MODULUS 3, REMAINDER {part})".encode()
+            )
+        session.execute("INSERT INTO diary SELECT (enum_range(NULL::mood))[1 + n % 3], n FROM generate_series(1, 90) n")
+    dumped = dump_of(engine_for(postgres, pg_database), tmp_path)
+    target = engine_for(postgres, elsewhere)
+    restore_of(target, dumped, tmp_path)
+    assert differences(target, dumped, tmp_path) == []
+    assert dumped.result.fingerprint.items[f"{pg_database}.public.diary"]["rows"] == 90
+
+
+def test_many_small_things(postgres: Postgres, pg_database: str, elsewhere: str, tmp_path: Path) -> None:
+    """Hundreds of tables and thousands of large objects become a handful of artifacts."""
+    with postgres.connect(pg_database) as session:
+        session.execute(
+            """DO $$ BEGIN FOR i IN 1..300 LOOP
+                 EXECUTE format('CREATE TABLE t%s AS SELECT n FROM generate_series(1, %s) n', i, i); END LOOP; END $$"""
+        )
+        session.execute("SELECT lo_from_bytea(0, convert_to(repeat('x', n), 'UTF8')) FROM generate_series(1, 3000) n")
+    dumped = dump_of(engine_for(postgres, pg_database), tmp_path)
+    assert len(dumped.artifacts) == 6
+    target = engine_for(postgres, elsewhere)
+    restore_of(target, dumped, tmp_path)
+    assert differences(target, dumped, tmp_path) == []
+    assert dumped.result.fingerprint.rows == 300 * 301 // 2
 
 
 def test_the_runbook_restores_without_drd(

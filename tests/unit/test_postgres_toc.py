@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from drd.engines.postgres.inventory import inventory
 from drd.engines.postgres.toc import parse_toc, python_codec
 from drd.errors import IntegrityError
+from drd.model import Json
 
 
 @dataclass
@@ -83,7 +84,7 @@ def test_names_in_the_databases_encoding() -> None:
 def test_inventory_names_columns_and_states() -> None:
     """Tables get their COPY columns, sequences their state, and a missing file is told."""
     parsed = parse_toc(toc(TABLE, DATA, SEQUENCE))
-    none = {"objects": 0, "bytes": 0, "sha256": ""}
+    none: dict[str, Json] = {"objects": 0, "bytes": 0, "sha256": ""}
     items = inventory(parsed, "shop", {"11.dat": {"rows": 2, "sha256": "x"}}, none)
     assert items['shop.public."Größe"']["columns"] == ["id", 'a "b"']
     assert (items["shop.public.s"]["last_value"], items["shop.public.s"]["is_called"]) == (-5, True)
@@ -96,8 +97,9 @@ def test_rows_loaded_through_a_partition_root_count_for_the_root() -> None:
     leaf = Entry("TABLE DATA", "leaf1", copy="COPY public.root (a) FROM stdin;\n", filename="21.dat")
     leaf.definition = "-- load via partition root public.root"
     other = Entry("TABLE DATA", "leaf2", copy=leaf.copy, filename="22.dat", definition=leaf.definition)
-    facts = {"21.dat": {"rows": 3, "sha256": "a"}, "22.dat": {"rows": 4, "sha256": "b"}}
-    items = inventory(parse_toc(toc(leaf, other)), "shop", facts, {"objects": 0, "bytes": 0, "sha256": ""})
+    facts: dict[str, dict[str, Json]] = {"21.dat": {"rows": 3, "sha256": "a"}, "22.dat": {"rows": 4, "sha256": "b"}}
+    none: dict[str, Json] = {"objects": 0, "bytes": 0, "sha256": ""}
+    items = inventory(parse_toc(toc(leaf, other)), "shop", facts, none)
     assert {name: item["rows"] for name, item in items.items()} == {"shop.public.root": 7}
 
 

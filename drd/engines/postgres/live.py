@@ -16,7 +16,8 @@ from drd.engines.postgres.connection import Endpoint, Session, mapped
 from drd.engines.postgres.digest import CopyDigest, LargeObjectsDigest
 from drd.engines.postgres.inventory import LARGE_OBJECTS
 from drd.engines.postgres.settings import PostgresSettings
-from drd.engines.postgres.sqltext import dotted
+from drd.engines.postgres.sqltext import always_quoted, dotted
+from drd.engines.postgres.toc import python_codec
 from drd.engines.postgres.wire import copy_out
 from drd.model import Fingerprint, Json, Progress
 from drd.protocols import WorkContext
@@ -131,7 +132,7 @@ def _read(session: Session, item: dict[str, Json], ctx: WorkContext) -> dict[str
         return {"rows": int(rows)}
     relation_name = sql.Identifier(str(item["schema"]), str(item["name"]))
     if kind == "table":
-        return _table(session, relation_name, item, ctx)
+        return _table(session, item, ctx)
     if kind == "sequence":
         row = session.execute(sql.SQL("SELECT last_value, is_called FROM {}").format(relation_name)).fetchone()
         return {"last_value": int(row[0]), "is_called": bool(row[1])} if row else {}
@@ -145,14 +146,15 @@ def _read(session: Session, item: dict[str, Json], ctx: WorkContext) -> dict[str
     return _extension_table(session, relation_name)
 
 
-def _table(session: Session, relation: sql.Identifier, item: dict[str, Json], ctx: WorkContext) -> dict[str, Json]:
+def _table(session: Session, item: dict[str, Json], ctx: WorkContext) -> dict[str, Json]:
     """Digest a table as pg_dump reads it: these columns, this encoding, the order of the heap."""
-    columns = sql.SQL(", ").join(sql.Identifier(str(name)) for name in cast("list[str]", item["columns"]))
-    listed = sql.SQL("({})").format(columns) if item["columns"] else sql.SQL("")
-    statement = sql.SQL("COPY {} {} TO STDOUT").format(relation, listed).as_bytes(session)
-    session.execute(sql.SQL("SET LOCAL client_encoding TO {}").format(sql.Literal(item["encoding"])))
+    encoding = str(item["encoding"])
+    columns = ", ".join(always_quoted(str(name)) for name in cast("list[str]", item["columns"]))
+    listed = f"({columns})" if columns else ""
+    statement = f"COPY {always_quoted(str(item['schema']), str(item['name']))} {listed} TO STDOUT"
+    session.execute(sql.SQL("SET LOCAL client_encoding TO {}").format(sql.Literal(encoding)))
     digest = CopyDigest()
-    for piece in copy_out(session, statement, ctx):
+    for piece in copy_out(session, statement.encode(python_codec(encoding), "surrogateescape"), ctx):
         digest.update(piece)
     session.execute("SET LOCAL client_encoding TO 'UTF8'")
     return digest.facts()

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
-from psycopg import sql
 
 from drd.engines.postgres.archive import Archive
 from drd.engines.postgres.connection import Endpoint, Session, first_line, mapped
 from drd.engines.postgres.inventory import VIA_ROOT
 from drd.engines.postgres.pack import TAR_NAME
-from drd.engines.postgres.sqltext import copy_columns, dotted
-from drd.engines.postgres.toc import TocEntry, damaged
+from drd.engines.postgres.sqltext import always_quoted, copy_columns, dotted
+from drd.engines.postgres.toc import TocEntry, damaged, python_codec
 from drd.engines.postgres.wire import copy_in
 from drd.errors import DrdError, TargetError
 from drd.protocols import WorkContext
@@ -89,19 +88,20 @@ class Loader:
         if copy_columns(entry.copy_statement) is None:
             raise damaged(f"its entry {entry.dump_id} loads a table in an unknown way")
         statement = entry.copy_statement.rstrip().removesuffix(";")
-        name = sql.Identifier(entry.schema, entry.tag)
         own = (entry.schema, entry.tag) in self._created and not entry.definition.startswith(VIA_ROOT)
         try:
             session.execute("BEGIN")
             if own:  # empty since we made it; FREEZE spares the first vacuum its work
-                session.execute(sql.SQL("TRUNCATE TABLE ONLY {}").format(name))
+                session.execute(self._encoded(f"TRUNCATE TABLE ONLY {always_quoted(entry.schema, entry.tag)}"))
                 statement += " WITH (FREEZE)"
-            copy_in(
-                session, statement.encode(session.info.encoding, "surrogateescape"), self._counted(entry), self._ctx
-            )
+            copy_in(session, self._encoded(statement), self._counted(entry), self._ctx)
             session.execute("COMMIT")
         except psycopg.Error as error:
             raise self._refused(f"load {dotted(entry.schema, entry.tag)}", error) from error
+
+    def _encoded(self, statement: str) -> bytes:
+        """Write SQL as the archive was written, byte for byte, whatever psycopg makes of the encoding."""
+        return statement.encode(python_codec(self._archive.toc.encoding), "surrogateescape")
 
     def _counted(self, entry: TocEntry) -> Iterator[memoryview]:
         for piece in self._archive.rows(entry.filename):

@@ -18,6 +18,7 @@ from drd.model import Json, Notice
 
 TEMPORARY_PREFIX = "drd_restore_"
 _MAINTENANCE = ("postgres", "template1")
+_CLOSED = ("does not exist", "permission denied", "pg_hba.conf", "not currently accepting connections")
 _NAME_BYTES = 63
 
 
@@ -42,8 +43,11 @@ def maintenance(endpoint: Endpoint, targets: set[str]) -> Session:
     """Connect to a database that is not to be replaced, to create and rename others from."""
     for name in _MAINTENANCE:
         if name not in targets:
-            with contextlib.suppress(TargetError):  # hosted servers may lack it or keep it closed
+            try:
                 return endpoint.connect(name)
+            except TargetError as error:
+                if not any(word in error.message for word in _CLOSED):
+                    raise
     return endpoint.connect()
 
 

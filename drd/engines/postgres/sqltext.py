@@ -23,6 +23,11 @@ def quoted(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
+def always_quoted(*names: str) -> str:
+    """Join names into a qualified one that is safe as SQL, keywords included."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
 def dotted(*names: str) -> str:
     """Join names into a qualified one, such as ``trading.public."Order Book"``."""
     return ".".join(quoted(name) for name in names)
