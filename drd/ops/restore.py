@@ -152,12 +152,12 @@ def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool)
             ports.work(item.source, item.backup.id, deadline_s=item.into.deadline_s, jobs=item.into.jobs) as ctx,
             ports.reader(item.backup, share=share, cancel=ctx.cancel) as artifacts,
         ):
+            expected = read_fingerprint(artifacts) if check else None  # a damaged one stops before anything is written
             meter = Meter(ports.progress, item.source, "restore", item.backup.plain_bytes)
             notices = item.into.engine.restore(item.backup, ObservedReader(artifacts, meter), ctx).notices
             restored = ports.monotonic()
-            if check:
+            if expected is not None:
                 ports.progress(Progress(item.source, "compare"))
-                expected = read_fingerprint(artifacts)
                 found = item.into.engine.fingerprint(expected, ctx)
                 _demand_equal(item, compare_fingerprints(expected, found))
                 check_s = ports.monotonic() - restored
@@ -227,6 +227,14 @@ def export(ports: Ports, backup: Backup, directory: Path) -> Path:
     :class:`~drd.errors.TargetNotEmpty`, :class:`~drd.errors.TargetError` or
     :class:`~drd.errors.IntegrityError`.
     """
+    try:
+        return _export(ports, backup, directory)
+    except DrdError as error:
+        of_source(error, "restore", backup.source)
+        raise
+
+
+def _export(ports: Ports, backup: Backup, directory: Path) -> Path:
     final = directory / backup.source
     partial = directory / f".{backup.source}.partial"
     if final.exists():
@@ -241,9 +249,8 @@ def export(ports: Ports, backup: Backup, directory: Path) -> Path:
                 _write_file(partial / name, observed, name, ports.cancel)
         partial.rename(final)
     except OSError as error:
-        raise TargetError(
-            f"cannot write to {directory}: {error.strerror}", op="restore", subject=backup.source
-        ) from error
+        hint = "name a directory that drd may write to, with room for the decoded backup"
+        raise TargetError(f"cannot write to {directory}: {error.strerror}", hint=hint) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return final
