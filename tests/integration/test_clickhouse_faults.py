@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 
 import pytest
 
 from drd.cancel import CancelToken
+from drd.engines.clickhouse.client import TARGET, Server
+from drd.engines.clickhouse.longquery import LongQuery
 from drd.errors import (
     Cancelled,
     IntegrityError,
@@ -19,7 +22,7 @@ from drd.errors import (
 )
 from drd.model import Secret
 from tests.support.artifacts import MemoryReader, MemorySink, work_context
-from tests.support.clickhouse_world import add_big_file, dump, engine, fill, unfinished
+from tests.support.clickhouse_world import add_big_file, dump, engine, fill, settings_of, unfinished
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
@@ -216,3 +219,24 @@ def test_a_cancelled_restore_leaves_nothing(clickhouse_source, clickhouse_target
     finally:
         for server in (clickhouse_source, clickhouse_target):
             server.query(f"DROP DATABASE IF EXISTS {world}_2 SYNC")
+
+
+@pytest.mark.parametrize("why", ["cancelled", "stalled"])
+def test_a_long_check_ends_when_it_must(clickhouse_target, why):
+    """A CHECK TABLE that takes long is interrupted at once, and one that reads nothing is ended; neither goes on."""
+    cancel = CancelToken()
+    server = Server(settings_of(clickhouse_target), TARGET)
+    query = LongQuery(server, cancel, 600.0 if why == "cancelled" else 1.5)
+    if why == "cancelled":
+        threading.Timer(1.0, cancel.cancel).start()
+    marker = f"/* {uuid.uuid4()} */"
+    started = time.monotonic()
+    try:
+        with pytest.raises(Cancelled if why == "cancelled" else TargetError):
+            query.lines(f"SELECT sleepEachRow(1) FROM numbers(60) {marker}", {"max_block_size": 1})
+        assert time.monotonic() - started < 20
+        running = f"SELECT count() FROM system.processes WHERE query LIKE '%{marker}%' AND query NOT LIKE '%processes%'"
+        assert clickhouse_target.query(running).strip() == "0"
+    finally:
+        query.close()
+        server.close()

@@ -79,8 +79,9 @@ def clean(text: str, limit: int = 400) -> str:
 class Server:
     """A connection pool to one server; thread-safe. Raises :class:`ServerRefusal` and ``side.unreachable``."""
 
-    def __init__(self, settings: ClickHouseSettings, side: Side) -> None:
+    def __init__(self, settings: ClickHouseSettings, side: Side, *, answer_timeout_s: float | None = None) -> None:
         self.settings = settings
+        self._answer_timeout_s = answer_timeout_s or max(30.0, settings.stall_timeout_s)
         self.address = settings.address()
         self.side = side
         self.scrub = Scrubber(settings.password.reveal() if settings.password else "")
@@ -96,10 +97,12 @@ class Server:
             result = client.query(sql, parameters=dict(parameters or {}), settings=self._known(settings))
             return list(result.named_results())
 
-    def lines(self, sql: str, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    def lines(self, sql: str, settings: Mapping[str, Any] | None = None, *, query_id: str = "") -> list[dict[str, Any]]:
         """Run a statement that is no SELECT but answers rows (CHECK TABLE) and return them by column name."""
         with self._mapped():
-            data = self._connect().raw_query(sql, settings=self._known(settings), fmt="JSONEachRow")
+            client = self._connect()
+            options = self._known(settings) | ({"query_id": query_id} if query_id else {})
+            data = client.raw_query(sql, settings=options, fmt="JSONEachRow")
             return [json.loads(line) for line in data.splitlines() if line]
 
     def execute(self, sql: str, *, settings: Mapping[str, Any] | None = None) -> None:
@@ -137,7 +140,7 @@ class Server:
                     username=where.user,
                     password=secret.reveal() if secret else "",
                     connect_timeout=max(1, round(self.settings.connect_timeout_s)),
-                    send_receive_timeout=max(30, round(self.settings.stall_timeout_s)),
+                    send_receive_timeout=round(self._answer_timeout_s),
                     ca_cert=str(self.settings.ca_file) if self.settings.ca_file else None,
                     autogenerate_session_id=False,
                     query_limit=0,

@@ -7,10 +7,11 @@ from typing import Literal
 
 from drd.engines.clickhouse import cityhash
 from drd.engines.clickhouse.manifest import ManifestFile, ServerManifest, parse_manifest
-from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, TAR_ARTIFACT, PackIndex, read_index
+from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
 from drd.engines.clickhouse.packing import MANIFEST_KEY
+from drd.engines.clickhouse.runbook import runbook
 from drd.errors import IntegrityError
-from drd.model import Backup, Problem, Progress
+from drd.model import Backup, EngineRunbook, Problem, Progress
 from drd.protocols import ArtifactReader, BytesLike, WorkContext
 
 MAX_PROBLEMS = 200
@@ -37,48 +38,9 @@ class ClickHouseFormat:
             return [Problem(error.subject or INDEX_ARTIFACT, error.message, "the backup cannot be restored")]
         return list(_problems(manifest, index, artifacts, ctx))
 
-    def runbook(self, backup: Backup) -> list[str]:
-        """Return shell lines for tar, cat and clickhouse-client."""
-        restore = _restore_direct(backup) if backup.facts.get("mode") == "direct" else _restore_packed(backup)
-        tables = (
-            "SELECT format('CHECK TABLE {0}{1}{0}.{0}{2}{0}', char(96), database, name) FROM system.tables "
-            "WHERE engine LIKE '%MergeTree' AND database != 'system' FORMAT TSVRaw"
-        )
-        check = 'while read -r one; do clickhouse-client --query "$one" || echo "FAILED: $one"; done'
-        return [
-            "# clickhouse-client finds the server and secret in CLICKHOUSE_HOST, CLICKHOUSE_USER, CLICKHOUSE_PASSWORD.",
-            '# RESTORE_WHAT is what to bring back, such as "DATABASE market_data" (the databases must be absent).',
-            *restore,
-            "# RESTORE does not verify what it reads. Check every table:",
-            f'clickhouse-client --query "{tables}" | {check}',
-        ]
-
-
-def _restore_packed(backup: Backup) -> list[str]:
-    place = f'"$CLICKHOUSE_BACKUPS/{backup.id}"'
-    join = (
-        f'find {place} -name "*.part-00001" | while read -r first; do whole="${{first%.part-00001}}";'
-        ' cat "$whole".part-* > "$whole" && rm "$whole".part-*; done'
-    )
-    return [
-        "# CLICKHOUSE_BACKUPS is a folder that the server's config allows (backups, allowed_path).",
-        f"mkdir {place}",
-        f'tar -xf "$DRD_WORK/{TAR_ARTIFACT}" -C {place}',
-        "# Large files arrived in parts: join them.",
-        join,
-        '# The server must be able to read it: chown -R clickhouse: "$CLICKHOUSE_BACKUPS"',
-        f"clickhouse-client --query \"RESTORE $RESTORE_WHAT FROM File('$CLICKHOUSE_BACKUPS/{backup.id}')\"",
-    ]
-
-
-def _restore_direct(backup: Backup) -> list[str]:
-    statement = f"RESTORE %s FROM S3('%s/{backup.facts.get('direct_prefix', '')}', '%s', '%s')"
-    values = '"$RESTORE_WHAT" "$CLICKHOUSE_S3_URL" "$CLICKHOUSE_S3_KEY" "$CLICKHOUSE_S3_SECRET"'
-    return [
-        "# The server wrote this backup into the bucket itself. CLICKHOUSE_S3_URL is the bucket's URL (with prefix),",
-        "# CLICKHOUSE_S3_KEY and CLICKHOUSE_S3_SECRET open it; printf is a shell builtin, so they do not reach argv.",
-        f'printf "{statement}\\n" {values} | clickhouse-client',
-    ]
+    def runbook(self, backup: Backup) -> EngineRunbook:
+        """Return how to restore without drd; see :meth:`drd.protocols.Format.runbook`."""
+        return runbook(backup)
 
 
 def _bytes_of(index: PackIndex, key: str, artifacts: ArtifactReader) -> Iterator[BytesLike]:

@@ -7,6 +7,7 @@ offset, length]…]]}}``. Names of tables are in it, so it is an artifact (encry
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ TAR_ARTIFACT = "clickhouse/backup.tar"
 INDEX_ARTIFACT = "clickhouse/index.json"
 MAX_INDEX_BYTES = 1 << 30
 _VERSION = 1
+_UNUSABLE = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff]")
 
 
 class NoArtifacts:
@@ -42,7 +44,7 @@ def usable_key(key: str) -> bool:
     return (
         0 < len(key.encode("utf-8", "surrogatepass")) <= 1024
         and all(segment not in {"", ".", ".."} for segment in key.split("/"))
-        and not any(ord(c) < 32 or c in "\\\x7f" or "\ud800" <= c <= "\udfff" for c in key)
+        and not _UNUSABLE.search(key)
     )
 
 

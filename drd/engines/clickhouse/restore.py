@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from drd.engines.clickhouse import access, disk, fingerprints
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
 from drd.engines.clickhouse.dump import query_settings
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
+from drd.engines.clickhouse.longquery import LongQuery
 from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
 from drd.engines.clickhouse.quoting import identifier, literal, shown, table
 from drd.engines.clickhouse.route import explain, open_gateway, unreachable
@@ -123,6 +124,8 @@ def restore(
     """
     with told(TARGET, "restore"):
         index = read_index(artifacts)
+        if not index.databases():
+            raise IntegrityError("the backup holds no database", hint="drd verify --deep it")
         work = _Restore(server, settings, ctx, backup, renames(settings, index.databases()))
         before = held(server, list(work.names.values()))
         state = _state(before, list(work.names.values()))
@@ -153,8 +156,9 @@ def _bring(
         _run(work, origin, databases, allow_different_database_def=1)
         notices += _bring_access(work, origin)
     notices += origin.leftovers
-    for name in tables:
-        check_table(work.server, name, work.ctx)
+    with closing(LongQuery(work.server, work.ctx.cancel, work.settings.stall_timeout_s)) as query:
+        for name in tables:
+            check_table(query, name, work.ctx)
     restored.take(active_only=True)
     if work.settings.merges_after_restore == "started":
         start_merges(work.server, work.names.values())
@@ -267,12 +271,12 @@ def _from_disk(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> I
             origin.leftovers.append(left)
 
 
-def check_table(server: Server, name: tuple[str, str], ctx: WorkContext) -> None:
+def check_table(query: LongQuery, name: tuple[str, str], ctx: WorkContext) -> None:
     """Let the server read every part of a table back and compare checksums; raises ``IntegrityError``."""
     ctx.cancel.raise_if_cancelled()
     ctx.progress(Progress(ctx.source, "CHECK TABLE", detail=shown(*name)))
     try:
-        rows = server.lines(f"CHECK TABLE {table(*name)}", settings={"check_query_single_value_result": 0})
+        rows = query.lines(f"CHECK TABLE {table(*name)}", {"check_query_single_value_result": 0})
     except ServerRefusal as refusal:
         raise IntegrityError(
             f"CHECK TABLE {shown(*name)} failed: {refusal}", hint="drd verify --deep the backup"
