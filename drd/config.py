@@ -46,10 +46,11 @@ def find_config_file(explicit: str | None, environ: Mapping[str, str] = os.envir
     A file named by a person must exist; the others are tried in turn. Raises ConfigError naming every place.
     """
     for name, value in (("--config", explicit), (f"${CONFIG_VARIABLE}", environ.get(CONFIG_VARIABLE))):
-        if value:
+        if value or (value is not None and value is explicit):  # --config "$UNSET" must not mean another file
             if not Path(value).is_file():
                 raise ConfigError(
-                    f"no configuration file {value} (from {name})", hint="check the path, or leave it out"
+                    f"no configuration file {value or repr(value)} (from {name})",
+                    hint="check the path, or leave it out",
                 )
             return Path(value)
     for place in _PLACES:

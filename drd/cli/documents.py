@@ -22,9 +22,9 @@ if TYPE_CHECKING:  # what a document is made of was imported by whoever made it;
 
 
 def emit(document: Json) -> None:
-    """Print one document on standard output."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    """Print one document on standard output; escaped where its encoding does not hold every character."""
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=plain) + "\n")
 
 
 def moment(value: datetime | None) -> str | None:

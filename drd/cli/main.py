@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from drd import __version__
 from drd.cancel import CancelToken
@@ -21,6 +23,7 @@ from drd.cli import (
     runbook,
     show,
     status,
+    streams,
     verify,
 )
 from drd.cli.interrupts import Interrupts
@@ -35,6 +38,9 @@ the time, 11 lease held, 12 store, 13 database, 14 target not empty, 20 integrit
 
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong command line like every other error of drd."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)  # --js for --json would be taken by half of drd
 
     def error(self, message: str) -> None:  # type: ignore[override]  # argparse: does not return; raising is that
         raise ConfigError(message, op=self.prog, hint=f"see: {self.prog} --help")
@@ -68,7 +74,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; never raises."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    streams.prepare()
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader left
+        streams.abandon_output()
+        return 141
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     cancel = CancelToken()
     verb = ""
@@ -87,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.op = verb or error.op
         return report(error, as_json=as_json)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader left; nothing can be said to it
-        return 141
+        raise
     except KeyboardInterrupt:
         return report(Cancelled("interrupted", op=verb), as_json=as_json)
     except Exception as error:  # noqa: BLE001  # the outermost place: a bug, shown with its traceback
@@ -105,8 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(error: DrdError, *, as_json: bool) -> int:
     """Show an error and return its exit code."""
     if as_json:
-        documents.emit({"error": documents.error(error)})
-    print(render.error_lines(error, stream=sys.stderr), file=sys.stderr)
+        try:
+            documents.emit({"error": documents.error(error)})
+            sys.stdout.flush()
+        except BrokenPipeError:  # nobody reads it; the exit code still says it
+            streams.abandon_output()
+    with contextlib.suppress(BrokenPipeError):
+        print(render.error_lines(error, stream=sys.stderr), file=sys.stderr, flush=True)
     return error.exit_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from types import TracebackType
@@ -92,7 +93,8 @@ class ProgressDisplay:
                 text = (
                     f"{_ENDS[step.phase]} after {took}, {size(step.done_bytes)}" if step.phase in _ENDS else step.phase
                 )
-                print(f"{self._verb} {step.subject}: {text}", file=self._stream, flush=True)
+                with contextlib.suppress(OSError):  # a reader of the progress that left stops no backup
+                    print(f"{self._verb} {step.subject}: {text}", file=self._stream, flush=True)
 
     def _draw(self, step: model.Progress, now: float) -> None:
         if self._bars is None:

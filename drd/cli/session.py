@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -29,8 +30,9 @@ class Session:
         from drd import config
 
         loaded = config.load(config.find_config_file(self.config_path))
-        for warning in loaded.warnings:
-            print(f"drd: warning: {warning}", file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError):  # who does not listen misses a warning, and no work
+            for warning in loaded.warnings:
+                print(f"drd: warning: {warning}", file=sys.stderr)
         return loaded
 
     @cached_property

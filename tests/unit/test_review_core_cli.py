@@ -1,0 +1,75 @@
+"""The command line in awkward surroundings: readers that leave, closed streams, plain encodings, empty arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drd.config import find_config_file
+from drd.errors import ConfigError
+from drd.repository.catalog import Catalog
+from drd.repository.codec import Codec
+from drd.stores.local import LocalStore
+from tests.support.backups import store_backup
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Make a repository in a directory with one backup, and a configuration for it."""
+    store = LocalStore(tmp_path / "store")
+    Catalog(store).publish(store_backup(store, Codec(1), {"fingerprint.json": [b"{}"]}))
+    (tmp_path / "drd.yaml").write_text("store: {type: local, path: store}\n")
+    return tmp_path
+
+
+def shell(site: Path, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which ``drd`` is this drd."""
+    drd = f'drd() {{ "{sys.executable}" -m drd "$@"; }}; '
+    env = {**os.environ, "DRD_CONFIG": str(site / "drd.yaml"), **environment}
+    return subprocess.run(
+        ["bash", "-c", drd + script], capture_output=True, text=True, env=env, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("set -o pipefail; drd show zzzz --json | true", 10),
+        ("set -o pipefail; drd show zzzz 2>&1 | true", 10),
+        ("drd list --json >&-", 0),
+        ("drd show zzzz --json <&- >&- 2>&-", 10),
+    ],
+)
+def test_streams_that_nobody_reads_change_no_exit_code(site: Path, script: str, code: int) -> None:
+    """A reader that left and closed streams bring no traceback, and an error keeps its exit code."""
+    done = shell(site, script)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plain_encoding_shows_marks_in_letters(site: Path) -> None:
+    """Where the terminal knows no ✓, marks are words, and JSON is escaped instead of damaged."""
+    done = shell(site, "drd verify; drd show zzzz; drd show zz…z --json", PYTHONIOENCODING="ascii")
+    assert "ok src" in done.stdout
+    assert "FAILED show zzzz: " in done.stderr
+    document = json.loads(done.stdout[done.stdout.index("{") :])
+    assert "zz…z" in document["error"]["message"]
+
+
+def test_an_abbreviated_flag_is_refused(site: Path) -> None:
+    """``--js`` is an error instead of a table where a document was asked for."""
+    done = shell(site, "drd list --js")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_an_empty_config_argument_is_no_other_file(tmp_path: Path) -> None:
+    """``--config "$UNSET"`` is refused and does not fall through to the next place; an empty variable does."""
+    (tmp_path / "drd.yaml").write_text("")
+    with pytest.raises(ConfigError, match="''"):
+        find_config_file("", {"DRD_CONFIG": str(tmp_path / "drd.yaml")})
+    assert find_config_file(None, {"DRD_CONFIG": str(tmp_path / "drd.yaml")}) == tmp_path / "drd.yaml"
