@@ -124,6 +124,7 @@ def restore_report(report: RestoreReport) -> dict[str, Json]:
                 "check_s": round(item.check_s, 3),
                 "checked": item.checked,
                 "warnings": notices(item.notices),
+                "passed_over": [{"id": id_, "reason": reason} for id_, reason in item.passed_over],
                 "error": error(item.error) if item.error else None,
             }
             for item in report.restores

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents, render
 from drd.cli.session import Session
-from drd.errors import Cancelled, ConfigError, PartialError
+from drd.errors import Cancelled, ConfigError, DrdError, PartialError
 
 if TYPE_CHECKING:  # pull in the pipeline
+    from collections.abc import Sequence
     from datetime import datetime
 
     from drd.model import Backup, Secret
-    from drd.ops.ports import Source
-    from drd.ops.restore import PlannedRestore, RestoreReport
+    from drd.ops.ports import Ports, Source
+    from drd.ops.restore import Outcome, PlannedRestore, RestoredSource, RestoreReport
+    from drd.repository.planning import Choice
     from drd.wiring import Services
 
 
@@ -63,6 +66,8 @@ def run(args: argparse.Namespace, session: Session) -> int:
     sources = _chosen(args.source, services)
     if at.naive:
         print(f"drd: --at names no zone and is taken as UTC: {render.when(at.at)}", file=sys.stderr)
+    if args.into == "":  # --into "$UNSET" must not mean the configured servers
+        raise ConfigError("--into is empty", op="restore", hint="name a URL or a directory, or leave it out")
     if args.into and "://" not in args.into:
         return _export(args, session, at.at, sources)
     planned = op.plan(ports, at.at, sources, _targets(args, session))
@@ -136,40 +141,60 @@ def _password(args: argparse.Namespace) -> Secret | None:
 
 
 def _export(args: argparse.Namespace, session: Session, at: datetime, sources: list[str]) -> int:
-    """Write backups as files of stock formats."""
+    """Write backups as files of stock formats, one source after the other; one that fails does not stop the others."""
     from drd.ops import restore as op
     from drd.repository.planning import plan_restore
 
-    ports = session.services.ports
+    if args.password_env or args.password_file or args.no_compare:
+        hint = "leave out --password-env, --password-file and --no-compare"
+        raise ConfigError("--into DIR writes files and asks no server", op="restore", hint=hint)
+    ports, directory = session.services.ports, Path(args.into)
     entries = [entry for source in sources for entry in ports.catalog.entries(source)]
     choices = plan_restore(entries, at, sources)
-    lines: list[Any] = []
-    with session.show_progress("restore"):
-        for choice in choices:
-            target = Path(args.into) / choice.source
-            started = ports.monotonic()
-            if not args.dry_run:
-                op.export(ports, choice.backup, Path(args.into))
-            lines.append(
-                {
-                    "source": choice.source,
-                    "backup": choice.backup.id,
-                    "recovery_point": documents.moment(choice.backup.recovery_point),
-                    "gap_s": round(choice.gap_s, 3),
-                    "target": str(target),
-                    "outcome": "planned" if args.dry_run else "ok",
-                    "duration_s": round(ports.monotonic() - started, 3),
-                }
-            )
-    outcome = "planned" if args.dry_run else "ok"
-    if session.as_json:
-        documents.emit({"at": documents.moment(at), "outcome": outcome, "restores": lines})
-    else:
-        for line in lines:
-            print(f"{render.mark(outcome)} {line['source']}  {line['backup']} → {line['target']}")
+    for choice in choices:
         if not args.dry_run:
-            print(f"Files of stock formats. What to do with them: drd runbook {choices[0].backup.id}")
-    return 0
+            op.refuse_existing(directory, choice.source)
+    with session.show_progress("restore"):
+        done = [_export_one(ports, choice, directory, dry_run=args.dry_run) for choice in choices]
+    report = op.RestoreReport(at, tuple(done), sum(item.duration_s for item in done))
+    if session.as_json:
+        documents.emit(documents.restore_report(report))
+        return exit_code(report)
+    for item in done:
+        if item.error:
+            print(render.error_lines(item.error))
+        else:
+            print(f"{render.mark(item.outcome)} {item.source}  {item.backup.id} → {item.target}")
+        if item.outcome == "planned" and os.path.lexists(item.target):
+            print(f"{render.mark('warning')} {item.target} exists already; the restore would be refused (exit 14)")
+    _print_passed_over(done)
+    if written := [item.backup.id for item in done if item.outcome == "ok"]:
+        print(f"Files of stock formats. What to do with them: drd runbook {written[0]}")
+    return exit_code(report)
+
+
+def _export_one(ports: Ports, choice: Choice, directory: Path, *, dry_run: bool) -> RestoredSource:
+    from drd.ops import restore as op
+
+    started = ports.monotonic()
+    outcome: Outcome = "planned" if dry_run else "ok"
+    failure: DrdError | None = None
+    try:
+        if not dry_run:
+            op.export(ports, choice.backup, directory)
+    except DrdError as error:
+        failure = error.during("restore", choice.source)
+        outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
+    return op.RestoredSource(
+        choice.source,
+        choice.backup,
+        choice.gap_s,
+        str(directory / choice.source),
+        outcome,
+        ports.monotonic() - started,
+        error=failure,
+        passed_over=choice.passed_over,
+    )
 
 
 def _print_plan(at: datetime, planned: list[PlannedRestore]) -> None:
@@ -185,7 +210,11 @@ def _print_plan(at: datetime, planned: list[PlannedRestore]) -> None:
         for item in planned
     ]
     print(render.table(("SOURCE", "FROM", "STATE AS OF", "BEFORE THE TIME ASKED", "INTO"), rows))
-    for item in planned:
+    _print_passed_over(planned)
+
+
+def _print_passed_over(items: Sequence[PlannedRestore | RestoredSource]) -> None:
+    for item in items:
         for backup_id, reason in item.passed_over:
             print(f"{render.mark('warning')} {item.source}: {backup_id} is newer but cannot be used: {reason}")
 

@@ -5,9 +5,12 @@ Planning looks at every target before anything is written: one that holds data r
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -55,7 +58,10 @@ class PlannedRestore:
 
 @dataclass(frozen=True, slots=True)
 class RestoredSource:
-    """How one source's restore went. ``checked`` says whether the target was read back and compared."""
+    """How one source's restore went. ``checked`` says whether the target was read back and compared.
+
+    ``passed_over`` names newer backups that could not be used, with the reason.
+    """
 
     source: str
     backup: Backup
@@ -67,6 +73,7 @@ class RestoredSource:
     check_s: float = 0.0
     error: DrdError | None = None
     notices: tuple[Notice, ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +121,18 @@ def refuse_unless_empty(planned: Sequence[PlannedRestore]) -> None:
     for item in planned:
         if not item.target.empty:
             raise TargetNotEmpty(
-                f"{item.target.detail or item.target.description + ' holds data'}. Nothing was changed",
+                f"{_held(item.target)}. Nothing was changed",
                 op="restore",
                 subject=item.source,
                 hint="restore elsewhere with --into URL, or empty the target first",
             )
+
+
+def _held(target: TargetState) -> str:
+    """Say what a target holds, in a sentence that names it."""
+    if not target.detail:
+        return f"{target.description} holds data"
+    return target.detail if " holds " in target.detail else f"{target.description} holds {target.detail}"
 
 
 def restore(ports: Ports, at: datetime, planned: Sequence[PlannedRestore], *, check: bool = True) -> RestoreReport:
@@ -135,7 +149,10 @@ def restore(ports: Ports, at: datetime, planned: Sequence[PlannedRestore], *, ch
 
 def as_planned(at: datetime, planned: Sequence[PlannedRestore]) -> RestoreReport:
     """Return the report of a dry run."""
-    items = tuple(RestoredSource(p.source, p.backup, p.gap_s, p.target.description, "planned", 0.0) for p in planned)
+    items = tuple(
+        RestoredSource(p.source, p.backup, p.gap_s, p.target.description, "planned", 0.0, passed_over=p.passed_over)
+        for p in planned
+    )
     return RestoreReport(at, items, 0.0)
 
 
@@ -177,6 +194,7 @@ def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool)
         check_s=check_s,
         error=error,
         notices=notices,
+        passed_over=item.passed_over,
     )
 
 
@@ -223,37 +241,72 @@ def read_fingerprint(artifacts: ArtifactReader) -> Fingerprint:
 def export(ports: Ports, backup: Backup, directory: Path) -> Path:
     """Write the decoded artifacts of a backup as files of stock formats below ``directory/<source>``.
 
-    The folder must not exist yet; it appears only when complete. Raises
+    The folder must not exist yet; it appears only when complete, and only its owner can enter it. Raises
     :class:`~drd.errors.TargetNotEmpty`, :class:`~drd.errors.TargetError` or
     :class:`~drd.errors.IntegrityError`.
     """
-    try:
-        return _export(ports, backup, directory)
-    except DrdError as error:
-        of_source(error, "restore", backup.source)
-        raise
-
-
-def _export(ports: Ports, backup: Backup, directory: Path) -> Path:
+    refuse_existing(directory, backup.source)
     final = directory / backup.source
-    partial = directory / f".{backup.source}.partial"
-    if final.exists():
-        raise TargetNotEmpty(f"{final} exists already. Nothing was changed", hint="name another directory with --into")
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
-        partial.mkdir(parents=True)
-        meter = Meter(ports.progress, backup.source, "fetch", backup.plain_bytes)
-        with ports.reader(backup) as artifacts:
-            observed = ObservedReader(artifacts, meter)
-            for name in observed.names():
-                _write_file(partial / name, observed, name, ports.cancel)
-        partial.rename(final)
+        with _partial_folder(directory, backup.source) as partial:
+            meter = Meter(ports.progress, backup.source, "fetch", backup.plain_bytes)
+            with ports.reader(backup) as artifacts:
+                observed = ObservedReader(artifacts, meter)
+                for name in observed.names():
+                    _write_file(partial / name, observed, name, ports.cancel)
+            refuse_existing(directory, backup.source)
+            partial.rename(final)
     except OSError as error:
-        hint = "name a directory that drd may write to, with room for the decoded backup"
-        raise TargetError(f"cannot write to {directory}: {error.strerror}", hint=hint) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise TargetError(
+            f"cannot write to {directory}: {error.strerror}", op="restore", subject=backup.source
+        ) from error
     return final
+
+
+def refuse_existing(directory: Path, source: str) -> None:
+    """Raise :class:`~drd.errors.TargetNotEmpty` when an export of ``source`` would find its folder taken."""
+    final = directory / source
+    if os.path.lexists(final):
+        raise TargetNotEmpty(
+            f"{final} exists already. Nothing was changed",
+            op="restore",
+            subject=source,
+            hint="name another directory with --into",
+        )
+
+
+@contextmanager
+def _partial_folder(directory: Path, source: str) -> Iterator[Path]:
+    """Lend an empty folder that nobody else works in; it is gone afterwards unless it was renamed.
+
+    Locked (flock(2)), so that what a killed drd left can be told from what another one is writing.
+    """
+    partial = directory / f".{source}.partial"
+    directory.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        partial.mkdir(mode=0o700)
+    folder = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(folder), partial.stat())
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            raise TargetError(
+                f"another drd is writing {source} to {directory}",
+                op="restore",
+                subject=source,
+                hint="wait for it, or name another directory with --into",
+            )
+        try:
+            for left in partial.iterdir():  # by an export that was killed
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        os.close(folder)
 
 
 def _write_file(path: Path, artifacts: ArtifactReader, name: str, cancel: CancelToken) -> None:

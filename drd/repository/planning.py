@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from drd.errors import IntegrityError, NoRecoveryPath
 from drd.model import Backup
 from drd.repository.catalog import CatalogEntry
+from drd.repository.layout import backup_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,11 @@ def plan_restore(entries: Iterable[CatalogEntry], at: datetime, sources: Sequenc
 def choose(entries: Sequence[CatalogEntry], at: datetime, source: str) -> Choice | None:
     """Return the newest good backup of one source not later than ``at``, or None. ``entries`` are that source's."""
     by_id = {entry.id: entry.backup for entry in entries if entry.backup is not None}
-    passed_over = [(entry.id, entry.problem or "unreadable") for entry in entries if entry.backup is None]
+    passed_over = [
+        (entry.id, entry.problem or "unreadable")
+        for entry in entries
+        if entry.backup is None and backup_time(entry.id) <= at  # a later one was no candidate
+    ]
     reachable = [backup for backup in by_id.values() if backup.recovery_point <= at]
     for backup in sorted(reachable, key=lambda b: (b.recovery_point, b.id), reverse=True):
         try:
