@@ -65,9 +65,9 @@ def mapped(side: Side, address: Address, login: Login, doing: str) -> Iterator[N
         code = "NOAUTH" if "Authentication required" in said else code
         raise refusal(side, address, f"{code} {said}", login, doing) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
-        raise unreachable(
-            side, f"no connection to {address}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        hint = "check that the server runs and that host and port are right"
+        raise unreachable(side, f"no connection to {address}: {said}", hint) from error
     except redis.exceptions.ResponseError as error:
         raise refusal(side, address, str(error), login, doing) from error
     except redis.exceptions.RedisError as error:
