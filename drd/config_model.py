@@ -14,6 +14,7 @@ import pyrage
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from drd.config_retention import RetentionConfig
 from drd.config_sources import SourceConfig
 from drd.config_urls import KeylessHttpUrl
 from drd.config_values import (
@@ -37,7 +38,7 @@ MIB = 1 << 20
 _BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 
 #: Sections of the design that this release does not have; naming one is refused by name.
-LATER = ("schedules", "retention", "drills", "alertmanager", "daemon")
+LATER = ("schedules", "drills", "alertmanager", "daemon")
 
 
 def _prefix(value: str) -> str:
@@ -209,6 +210,9 @@ class Config(Section):
     )
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Speed, size and memory.")
     spool: SpoolConfig = Field(default_factory=SpoolConfig, description="Local disk for dumps under way.")
+    retention: RetentionConfig = Field(
+        default_factory=RetentionConfig, description="What drd prune keeps of every source without rules of its own."
+    )
     sources: dict[SourceName, SourceConfig] = Field(
         default_factory=dict, description="The databases, each under a name that also names its folder in the store."
     )

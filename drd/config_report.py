@@ -111,7 +111,7 @@ def _tags(place: _Place) -> str:
 
 
 def _unknown_key(place: _Place) -> str:
-    if place.path in LATER or (place.key == "retention" and place.path.startswith("sources.")):
+    if place.path in LATER:
         return "not in this release; remove it"
     known = sorted(place.model.model_fields)
     close = difflib.get_close_matches(place.key.lower().replace("-", "_"), known, n=1)

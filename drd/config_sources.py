@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
+from drd.config_retention import RetentionRules
 from drd.config_urls import (
     ClickHouseUrl,
     Host,
@@ -62,6 +63,9 @@ class SourceBase(Section):
     deadline: Duration = Field(
         default=timedelta(hours=6),
         description="How long the server may make no progress in a backup or restore before it is given up.",
+    )
+    retention: RetentionRules | None = Field(
+        default=None, description="What drd prune keeps of this source. Default: the general retention, as a whole."
     )
     rpo: Duration | None = Field(
         default=None, description="How old the newest backup may become before drd status marks the source as late."

@@ -26,6 +26,7 @@ from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
 from drd.repository.lease import Holder
 from drd.repository.repository import Repository
+from drd.repository.retention import Policy
 
 if TYPE_CHECKING:  # adapters are imported where they are configured
     from drd.engines.clickhouse.settings import DirectAccess
@@ -80,6 +81,9 @@ class Services:
 
     def sources(self, names: Sequence[str] = ()) -> list[Source]:
         """Return the configured sources, or those named; raises ConfigError for one that is not configured."""
+        return [self._source(name, self.config.sources[name]) for name in self._chosen(names)]
+
+    def _chosen(self, names: Sequence[str]) -> list[str]:
         configured = self.config.sources
         for name in names:
             if name not in configured:
@@ -89,7 +93,7 @@ class Services:
             raise ConfigError(
                 "the configuration names no source", hint="add one below sources: see config/drd.example.yaml"
             )
-        return [self._source(name, configured[name]) for name in dict.fromkeys(names or configured)]
+        return list(dict.fromkeys(names or configured))
 
     def _source(self, name: str, config: SourceConfig) -> Source:
         jobs = config.jobs if isinstance(config, PostgresConfig) else "auto"
@@ -100,6 +104,11 @@ class Services:
             jobs=None if jobs == "auto" else jobs,
             labels=dict(config.labels),
         )
+
+    def policies(self, names: Sequence[str] = ()) -> dict[str, Policy]:
+        """Return what to keep of each configured source, or of those named; needs no secret of theirs."""
+        general = self.config.retention
+        return {name: (self.config.sources[name].retention or general).policy() for name in self._chosen(names)}
 
     def target(self, source: str, backup: Backup) -> Source:
         """Return the configured source itself, as a restore target."""

@@ -11,6 +11,7 @@ from drd.errors import Cancelled, PartialError
 
 if TYPE_CHECKING:  # pulls in the pipeline
     from drd.ops.backup import BackupReport
+    from drd.ops.prune import PruneReport
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -30,16 +31,33 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Session) -> int:
     """Back up and print the report; exit 0, 3, or the code of the failure that all share."""
     from drd.ops.backup import back_up
+    from drd.ops.prune import prune_after
 
     services = session.services
     sources = services.sources(args.sources)
     with session.show_progress("backup"):
         report = back_up(services.ports, sources)
+    pruned = None
+    if services.config.retention.auto and not session.cancel.cancelled:
+        pruned = prune_after(services.ports, report, services.policies([source.name for source in sources]))
     if session.as_json:
-        documents.emit(documents.backup_report(report))
+        document = documents.backup_report(report)
+        documents.emit(document | {"prune": documents.prune_report(pruned)} if pruned else document)
     else:
         _print(report)
-    return exit_code(report)
+        if pruned:
+            _print_pruned(pruned)
+    code = exit_code(report)
+    return PartialError.exit_code if code == 0 and pruned and pruned.outcome != "ok" else code
+
+
+def _print_pruned(report: PruneReport) -> None:
+    for source in report.sources:
+        if source.error:
+            print(render.error_lines(source.error))
+        if source.removed:
+            held = render.size(source.removed_bytes)
+            print(f"  {source.source}: {render.plural(len(source.removed), 'backup')} no rule keeps removed, {held}")
 
 
 def exit_code(report: BackupReport) -> int:

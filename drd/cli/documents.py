@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what a document is made of was imported by whoever made it;
     from drd.model import Backup, CheckItem, Json, Notice
     from drd.ops.backup import BackupReport
     from drd.ops.check import CheckReport
+    from drd.ops.prune import PruneReport
     from drd.ops.restore import RestoreReport
     from drd.ops.status import StatusReport
     from drd.ops.verify import VerifyReport
@@ -147,6 +148,31 @@ def verify_report(report: VerifyReport) -> dict[str, Json]:
             }
             for item in report.backups
         ],
+    }
+
+
+def prune_report(report: PruneReport) -> dict[str, Json]:
+    """Return the document of ``prune``."""
+    return {
+        "outcome": report.outcome,
+        "applied": report.applied,
+        "keep": [
+            {"id": item.id, "source": source.source, "reasons": list(item.reasons)}
+            for source in report.sources
+            for item in source.decision.keep
+        ],
+        "remove": [
+            {"id": item.id, "source": source.source, "reason": item.reason, "removed": item.id in source.removed}
+            for source in report.sources
+            for item in source.decision.remove
+        ],
+        "orphans": [
+            {"id": item.id, "source": source.source, "objects": item.objects, "bytes": item.bytes, "swept": item.swept}
+            for source in report.sources
+            for item in source.orphans
+        ],
+        "left_alone": list(report.left_alone),
+        "errors": [{"source": source.source, **error(source.error)} for source in report.sources if source.error],
     }
 
 

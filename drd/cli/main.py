@@ -18,6 +18,8 @@ from drd.cli import (
     documents,
     keygen,
     listing,
+    pin,
+    prune,
     render,
     restore,
     runbook,
@@ -30,7 +32,7 @@ from drd.cli.interrupts import Interrupts
 from drd.cli.session import Session
 from drd.errors import Cancelled, ConfigError, DrdError
 
-VERBS = (backup, restore, listing, show, verify, check, status, runbook, keygen, config, demo)
+VERBS = (backup, restore, listing, show, verify, prune, pin, check, status, runbook, keygen, config, demo)
 
 EPILOG = """exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 done in part, 10 no such backup or no path to
 the time, 11 lease held, 12 store, 13 database, 14 target not empty, 20 integrity, 130 interrupted"""

@@ -106,7 +106,7 @@ def back_up_source(
     """
     ports.cancel.raise_if_cancelled()
     probe = source.engine.probe()
-    with _lease(ports, source.name) as lease:
+    with hold_lease(ports, source.name) as lease:
         notices = sweep(ports, source.name)
         backup_id = new_backup_id(ports.now())
         started_at = ports.now()
@@ -145,7 +145,8 @@ def _publish(ports: Ports, lease: Lease, backup: Backup) -> None:
 
 
 @contextmanager
-def _lease(ports: Ports, name: str) -> Iterator[Lease]:
+def hold_lease(ports: Ports, name: str) -> Iterator[Lease]:
+    """Hold the right to add and remove backups of a source; raises :class:`~drd.errors.LeaseError` when it is taken."""
     with leases.acquire(
         ports.store,
         f"source-{name}",

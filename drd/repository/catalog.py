@@ -152,6 +152,16 @@ class Catalog:
                 objects, size = objects + count, size + freed
         return SweepReport(tuple(swept), objects, size, tuple(kept))
 
+    def remove(self, source: str, backup_id: str) -> tuple[int, int]:
+        """Delete a backup: its manifest first, from which moment it is none, then its parts.
+
+        Returns how many other objects went, and their bytes. Resumable: what an interrupted removal left is unfinished,
+        and swept. The caller holds the source's lease and knows that no other backup needs its parts. Raises store
+        errors.
+        """
+        self._store.delete([layout.manifest_key(source, backup_id)])
+        return self.discard(source, backup_id)
+
     def discard(self, source: str, backup_id: str) -> tuple[int, int]:
         """Delete all objects of one unfinished backup; return how many, and their bytes.
 

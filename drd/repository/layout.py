@@ -6,6 +6,7 @@
     backups/<source>/<backup-id>/manifest.json
     backups/<source>/<backup-id>/<artifact>/<000000>.zst[.age]
     backups/<source>/<backup-id>/clickhouse/…
+    pins/<source>/<backup-id>.json
     leases/<name>/<generation>.json
 """
 
@@ -134,7 +135,17 @@ def owner_of(key: str) -> str:
 
 def is_own_key(key: str) -> bool:
     """Whether drd puts objects of that name, or below that folder, at the top of a repository."""
-    return key.startswith(("backups/", "wal/", "drills/", "leases/", "drd", ".drd"))
+    return key.startswith(("backups/", "pins/", "wal/", "drills/", "leases/", "drd", ".drd"))
+
+
+def pin_prefix(source: str) -> str:
+    """Prefix of the marks that keep backups of a source from retention."""
+    return f"pins/{source_prefix(source).removeprefix(sources_prefix())}"
+
+
+def pin_key(source: str, backup_id: str) -> str:
+    """Key of the mark that keeps one backup."""
+    return f"pins/{backup_prefix(source, backup_id).removeprefix(sources_prefix())[:-1]}.json"
 
 
 def lease_prefix(name: str) -> str:

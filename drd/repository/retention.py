@@ -49,14 +49,16 @@ class Policy:
 class Candidate:
     """What retention needs to know of one backup.
 
-    ``at`` is its recovery point. ``good`` is false when the manifest is damaged or an ancestor is missing; ``proven``
-    is true when a drill restored it. A backup in progress has no manifest and so is no candidate at all.
+    ``at`` is its recovery point. ``good`` is false when the manifest is damaged or an ancestor is missing, ``readable``
+    when it does not even say whom it needs; ``proven`` is true when a drill restored it. A backup in progress has no
+    manifest and so is no candidate at all.
     """
 
     id: str
     at: datetime
     parent: str | None = None
     good: bool = True
+    readable: bool = True
     proven: bool = False
     pinned: bool = False
 
@@ -68,6 +70,7 @@ class Guard(Enum):
     NEWEST_PROVEN = "the newest backup proven by a drill"
     PINNED = "pinned"
     ANCESTOR = "a kept backup needs it"
+    MAY_BE_NEEDED = "a newer backup with a damaged manifest may need it"
     NOT_GOOD = "damaged: look at it before it goes (drd verify)"
 
 
@@ -154,7 +157,11 @@ def _by_guards(backups: Sequence[Candidate], good: Sequence[Candidate], reasons:
         reasons[good[0].id].append(Guard.NEWEST_GOOD.value)
     if (proven := next((c for c in good if c.proven), None)) is not None:
         reasons[proven.id].append(Guard.NEWEST_PROVEN.value)
+    unreadable = False
     for candidate in backups:
+        if unreadable:
+            reasons[candidate.id].append(Guard.MAY_BE_NEEDED.value)
+        unreadable = unreadable or not candidate.readable
         if candidate.pinned:
             reasons[candidate.id].append(Guard.PINNED.value)
         if not candidate.good:

@@ -123,6 +123,10 @@ def test_later_postgres_methods_are_refused_by_name(refused, method):
     assert f"method '{method}' is not in this release; use dump" in message
 
 
+NO_RULE = "keep_last: 0, keep_within: null, keep_daily: 0, keep_weekly: 0, keep_monthly: 0"
+KEEPS_NOTHING = f"{{type: redis, url: 'redis://h', retention: {{{NO_RULE}}}}}"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -133,7 +137,18 @@ def test_later_postgres_methods_are_refused_by_name(refused, method):
         ("{type: postgres, url: 'postgresql://h/d', databases: []}", "sources.src.databases: got an empty list"),
         ("{type: postgres, url: 'postgresql://h/d', jobs: 0}", "sources.src.jobs: got 0; allowed: auto, or 1 to 64"),
         ("{type: postgres, url: 'postgresql://h/d', rpo: 65}", "sources.src.rpo: got 65; allowed: a duration such as"),
-        ("{type: postgres, url: 'postgresql://h/d', retention: {}}", "sources.src.retention: not in this release"),
+        (
+            "{type: redis, url: 'redis://h', retention: {keep_last: -1}}",
+            "sources.src.retention.keep_last: got -1; allowed: at least 0",
+        ),
+        (
+            "{type: redis, url: 'redis://h', retention: {time_zone: Mars/Base}}",
+            "sources.src.retention.time_zone: got 'Mars/Base'; allowed: a time zone such as",
+        ),
+        (
+            KEEPS_NOTHING,
+            "sources.src.retention.keep_last: no rule keeps anything",
+        ),
         ("{type: redis, url: 'redis://h/3'}", "no /N: a backup holds every database"),
         (
             "{type: redis, url: 'redis://h', prefer: master}",

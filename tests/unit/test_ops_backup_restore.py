@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import random
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Literal
 
 import pytest
 
-from drd.cancel import CancelToken
 from drd.errors import (
     DrdError,
     IntegrityError,
@@ -26,16 +24,16 @@ from drd.errors import (
 )
 from drd.ops import restore as restoring
 from drd.ops.backup import back_up
-from drd.ops.ports import Ports, Source, Tuning
+from drd.ops.ports import Ports, Source
 from drd.ops.status import status
 from drd.ops.verify import verify
-from drd.repository.catalog import Catalog
+from drd.protocols import Store
 from drd.repository.codec import Codec, generate_identity
 from drd.repository.lease import Holder
-from drd.repository.repository import Repository
 from drd.stores.memory import MemoryStore
 from drd.stores.wrappers.faulty import Fault, FaultyStore
-from tests.support.engine import DictEngine, DictFormat
+from tests.support.engine import DictEngine
+from tests.support.ports import make_ports as ports_over
 
 IDENTITY, RECIPIENT = generate_identity()
 TABLES = {
@@ -47,21 +45,9 @@ TABLES = {
 
 @pytest.fixture
 def make_ports(tmp_path: Path) -> Callable[..., Ports]:
-    def make(store: object | None = None, *, holder: Holder | None = None) -> Ports:
-        inner = store or MemoryStore()
-        return Ports(
-            store=inner,
-            codec=Codec(1, (RECIPIENT,), (IDENTITY,)),
-            repository=Repository(inner),
-            catalog=Catalog(inner),
-            formats=lambda _kind: DictFormat(),
-            tuning=Tuning(2, 64 << 10, 1 << 20, tmp_path / "spool", 1 << 20, 2),
-            holder=holder or Holder.of_this_process(),
-            now=lambda: datetime.now(UTC),
-            monotonic=time.monotonic,
-            cancel=CancelToken(),
-            progress=lambda _step: None,
-        )
+    def make(store: Store | None = None, *, holder: Holder | None = None) -> Ports:
+        codec = Codec(1, (RECIPIENT,), (IDENTITY,))
+        return ports_over(store or MemoryStore(), tmp_path, holder=holder, codec=codec)
 
     return make
 

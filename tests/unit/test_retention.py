@@ -41,6 +41,7 @@ def histories(draw: st.DrawFn) -> list[Candidate]:
                 BASE + timedelta(hours=hour),
                 parent,
                 good=flags[2] > 0,
+                readable=flags[2] > 0 or flags[0],
                 proven=flags[0],
                 pinned=flags[1],
             )
@@ -79,6 +80,16 @@ def test_pinned_and_damaged_are_never_removed(history: list[Candidate], policy: 
     """A pinned backup stays, and a damaged one stays until a person has looked."""
     removed = {item.id for item in decide(history, policy).remove}
     assert not removed & {c.id for c in history if c.pinned or not c.good}
+
+
+@given(histories(), policies)
+def test_nothing_that_a_damaged_manifest_may_need_is_removed(history: list[Candidate], policy: Policy) -> None:
+    """A manifest that cannot be read may name any older backup as its ancestor: none of them goes."""
+    removed = {item.id for item in decide(history, policy).remove}
+    newest_first = sorted(history, key=lambda c: (c.at, c.id), reverse=True)
+    for place, candidate in enumerate(newest_first):
+        if not candidate.readable:
+            assert not removed & {c.id for c in newest_first[place:]}
 
 
 @given(histories(), policies)

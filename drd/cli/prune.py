@@ -1,0 +1,77 @@
+"""``drd prune``: what no rule keeps, and with ``--apply`` its removal."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from drd.cli import documents, render
+from drd.cli.session import Session
+from drd.errors import PartialError
+
+if TYPE_CHECKING:  # pulls in the repository
+    from drd.ops.prune import PrunedSource, PruneReport
+
+
+def add(verbs: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "prune",
+        help="show, and with --apply remove, what no retention rule keeps",
+        parents=[common],
+        description="Say which backups the retention rules keep, with every reason, and which may go. "
+        "Nothing is removed without --apply.",
+    )
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="sources to prune (all of the configuration)")
+    parser.add_argument("--apply", action="store_true", help="remove what may go, and what interrupted runs left")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    """Print the plan or what was done; exit 3 when some sources failed, or the code of a failure that all share."""
+    from drd.ops.prune import prune
+
+    services = session.services
+    with session.show_progress("prune"):
+        report = prune(services.ports, services.policies(args.sources), apply=args.apply)
+    if session.as_json:
+        documents.emit(documents.prune_report(report))
+    else:
+        _print(report, everything=not args.sources)
+    if report.outcome == "ok":
+        return 0
+    if report.outcome == "partial":
+        return PartialError.exit_code
+    return next(source.error.exit_code for source in report.sources if source.error)
+
+
+def _print(report: PruneReport, *, everything: bool) -> None:
+    for source in report.sources:
+        _print_source(source, applied=report.applied)
+    if everything:
+        for name in report.left_alone:
+            print(f"{render.mark('warning')} {name} is in the store but not in the configuration; it was left alone")
+    going = sum(len(source.decision.remove) for source in report.sources)
+    orphans = sum(len(source.orphans) for source in report.sources)
+    if not report.applied and (going or orphans):
+        print(f"Nothing was removed. To remove {render.plural(going, 'backup')} and leftovers: drd prune --apply")
+    elif not report.applied:
+        print(f"{render.mark('ok')} nothing to remove")
+
+
+def _print_source(source: PrunedSource, *, applied: bool) -> None:
+    if source.error:
+        print(render.error_lines(source.error))
+    decision = source.decision
+    print(f"{source.source}: {len(decision.keep)} stay, {len(decision.remove)} {'went' if applied else 'may go'}")
+    for kept in decision.keep:
+        print(f"    keep    {kept.id}  {', '.join(kept.reasons)}")
+    for going in decision.remove:
+        word = "remove" if not applied else ("removed" if going.id in source.removed else "NOT removed")
+        print(f"    {word:<7} {going.id}  {going.reason}")
+    for orphan in source.orphans:
+        word = "swept" if orphan.swept else "left over"
+        held = f"{render.plural(orphan.objects, 'object')}, {render.size(orphan.bytes)}"
+        print(f"    {word:<7} {orphan.id}  never finished: {held}")
+    if source.removed:
+        print(f"    {render.size(source.removed_bytes)} of stored backups removed")

@@ -1,0 +1,145 @@
+"""Remove backups that no rule keeps: a plan by default, and on demand the deed, manifest first, then its parts.
+
+Deletion takes the manifest first, so that a prune that dies half-way leaves no backup that cannot be restored, only
+objects that are no backup; the next prune, or the next backup of the source, sweeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from drd.errors import DrdError
+from drd.model import Backup, Progress
+from drd.ops.backup import BackupReport, hold_lease
+from drd.ops.ports import Ports
+from drd.repository import layout
+from drd.repository.catalog import CatalogEntry
+from drd.repository.pins import Pins
+from drd.repository.planning import chain
+from drd.repository.retention import Candidate, Decision, Policy, decide
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Objects of a backup that was never finished. ``swept`` says whether they are gone now."""
+
+    id: str
+    objects: int
+    bytes: int
+    swept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedSource:
+    """What was decided and, when applied, done for one source; ``removed_bytes`` is what removed backups had stored."""
+
+    source: str
+    decision: Decision
+    orphans: tuple[Orphan, ...]
+    removed: tuple[str, ...] = ()
+    removed_bytes: int = 0
+    error: DrdError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """All sources asked for; ``left_alone`` are sources in the store that the configuration does not name."""
+
+    applied: bool
+    sources: tuple[PrunedSource, ...]
+    left_alone: tuple[str, ...]
+
+    @property
+    def outcome(self) -> Literal["ok", "partial", "failed"]:
+        """Return ``ok`` when every source went well."""
+        failed = sum(source.error is not None for source in self.sources)
+        if not failed:
+            return "ok"
+        return "partial" if failed < len(self.sources) else "failed"
+
+
+def prune(ports: Ports, policies: Mapping[str, Policy], *, apply: bool) -> PruneReport:
+    """Decide for every source of ``policies`` what to keep and, with ``apply``, remove the rest.
+
+    Changes nothing without ``apply``. A source whose lease is held, or whose store refuses, is reported and does not
+    stop the others. Raises only what concerns all, such as an unreachable store.
+    """
+    there = ports.catalog.sources()
+    done = tuple(_source(ports, name, policy, apply=apply) for name, policy in policies.items() if name in there)
+    return PruneReport(apply, done, tuple(name for name in there if name not in policies))
+
+
+def prune_after(ports: Ports, report: BackupReport, policies: Mapping[str, Policy]) -> PruneReport:
+    """Prune the sources that a run has just backed up, and none whose backup failed."""
+    done = [source.source for source in report.sources if source.backup is not None]
+    return prune(ports, {name: policies[name] for name in done}, apply=True)
+
+
+def set_pin(ports: Ports, backup_id: str, *, pinned: bool) -> CatalogEntry:
+    """Pin or unpin a backup, found as :meth:`~drd.repository.catalog.Catalog.entry` finds it; return its entry.
+
+    Raises :class:`~drd.errors.NoSuchBackup`, :class:`~drd.errors.LeaseError` while the source is worked on.
+    """
+    entry = ports.catalog.entry(backup_id)
+    pins = Pins(ports.store)
+    with hold_lease(ports, entry.source):
+        if pinned:
+            ports.catalog.entry(entry.id)  # it may have been pruned since it was looked up
+            pins.pin(entry.source, entry.id, ports.now())
+        else:
+            pins.unpin(entry.source, entry.id)
+    return entry
+
+
+def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> PrunedSource:
+    if not apply:
+        return PrunedSource(source, _decide(ports, source, policy)[0], _orphans(ports, source, swept=False))
+    decision = Decision((), ())
+    removed: list[str] = []
+    removed_bytes = 0
+    try:
+        with hold_lease(ports, source) as lease:
+            decision, backups = _decide(ports, source, policy)
+            for item in decision.remove:
+                ports.cancel.raise_if_cancelled()
+                lease.ensure()
+                ports.progress(Progress(source, "remove", detail=item.id))
+                ports.catalog.remove(source, item.id)
+                removed.append(item.id)
+                removed_bytes += backups[item.id].stored_bytes
+            orphans = _orphans(ports, source, swept=True)
+            ports.catalog.sweep(source)
+    except DrdError as error:
+        error.during("prune", source)
+        return PrunedSource(source, decision, (), tuple(removed), removed_bytes, error)
+    return PrunedSource(source, decision, orphans, tuple(removed), removed_bytes)
+
+
+def _decide(ports: Ports, source: str, policy: Policy) -> tuple[Decision, dict[str, Backup]]:
+    entries = ports.catalog.entries(source)
+    by_id = {entry.id: entry.backup for entry in entries if entry.backup is not None}
+    pinned = Pins(ports.store).of(source)
+    return decide([_candidate(entry, by_id, pinned) for entry in entries], policy), by_id
+
+
+def _candidate(entry: CatalogEntry, by_id: dict[str, Backup], pinned: set[str]) -> Candidate:
+    if entry.backup is None:
+        at = layout.backup_time(entry.id)
+        return Candidate(entry.id, at, good=False, readable=False, pinned=entry.id in pinned)
+    try:
+        chain(entry.backup, by_id)
+        good = True
+    except DrdError:
+        good = False
+    backup = entry.backup
+    return Candidate(backup.id, backup.recovery_point, backup.parent, good=good, pinned=backup.id in pinned)
+
+
+def _orphans(ports: Ports, source: str, *, swept: bool) -> tuple[Orphan, ...]:
+    out: list[Orphan] = []
+    for backup_id in ports.catalog.unfinished(source):
+        sizes = [info.size_bytes for info in ports.store.list(layout.backup_prefix(source, backup_id))]
+        out.append(Orphan(backup_id, len(sizes), sum(sizes), swept))
+    return tuple(out)

@@ -1,0 +1,32 @@
+"""Pins: marks in the bucket that keep a backup from every retention rule."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from drd.protocols import Store
+from drd.repository import layout
+from drd.repository.fields import text_of_time
+
+
+class Pins:
+    """The pins of a repository: one small object each, which existing means pinned. Holds no state; thread-safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def of(self, source: str) -> set[str]:
+        """Return the ids of the pinned backups of a source."""
+        prefix = layout.pin_prefix(source)
+        names = (info.key.removeprefix(prefix).removesuffix(".json") for info in self._store.list(prefix))
+        return {name for name in names if layout.is_backup_id(name)}
+
+    def pin(self, source: str, backup_id: str, now: datetime) -> None:
+        """Pin a backup; idempotent. The caller holds the source's lease, so that no prune overtakes it."""
+        document = {"backup": backup_id, "pinned_at": text_of_time(now)}
+        self._store.put(layout.pin_key(source, backup_id), (json.dumps(document) + "\n").encode("ascii"))
+
+    def unpin(self, source: str, backup_id: str) -> None:
+        """Take the pin away; one that is not there is fine."""
+        self._store.delete([layout.pin_key(source, backup_id)])
