@@ -258,12 +258,12 @@ class EngineRunbook:
     ``shell`` is bash and the same for every backup: it defines ``check_target``, which changes nothing and calls
     ``problem TEXT`` for each thing that is not right, and ``restore_target``, which restores from the artifacts in
     ``$DATA`` and ends by ``die TEXT`` when it cannot. What differs from backup to backup stands in ``values``, shell
-    variables that the script sets (quoted). ``programs`` are what must be on the PATH. ``settings`` are lines for
-    people: the variables to set, such as ``PGHOST  the server to restore into``.
+    variables that the script sets (quoted). ``programs`` are what must be on the PATH. ``settings`` pairs each
+    variable that a person sets with what it is for.
     """
 
     programs: tuple[str, ...]
-    settings: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]
     values: dict[str, str]
     shell: str
 

@@ -18,6 +18,7 @@ from drd.model import (
     CheckItem,
     DumpResult,
     EngineKind,
+    EngineRunbook,
     Fingerprint,
     ObjectInfo,
     Probe,
@@ -199,11 +200,10 @@ class Format(Protocol):
     def verify(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> list[Problem]:
         """Check the engine's own format (TOC, RDB, ClickHouse index) over the decoded artifacts; empty means well."""
 
-    def runbook(self, backup: Backup) -> list[str]:
-        """Return shell lines that restore from ``$DRD_WORK`` with stock tools only.
+    def runbook(self, backup: Backup) -> EngineRunbook:
+        """Return how to restore decoded artifacts with stock tools only; see :class:`~drd.model.EngineRunbook`.
 
-        There each artifact lies decoded as a file of its own name. Endpoints and secrets come from the tools' own
-        variables (``PGHOST``…), explained in comment lines.
+        Endpoints and secrets come from variables that a person sets; nothing of them is in it.
         """
 
 

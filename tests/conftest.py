@@ -1,9 +1,9 @@
 """Real servers for tests, each started on first use and once a session; all of it goes away with pytest.
 
 Shared, one a session: ``postgres``, ``redis_source``, ``redis_target``, ``clickhouse_source``, ``clickhouse_target``,
-``s3``, ``redis_cluster``, ``redis_sentinel``. Fresh, one a test: ``pg_database``, ``awkward``, ``empty_redis_source``,
-``empty_redis_target``, ``clickhouse_database``, ``bucket``. For
-tests that break a server: the factories ``start_postgres``, ``start_redis``, ``start_clickhouse``,
+``s3``, ``redis_cluster``, ``redis_sentinel``; and ``aws_cli``, a program. Fresh, one a test: ``pg_database``,
+``awkward``, ``empty_redis_source``, ``empty_redis_target``, ``clickhouse_database``, ``bucket``. For tests
+that break a server: the factories ``start_postgres``, ``start_redis``, ``start_clickhouse``,
 ``start_s3``, whose servers end with the test.
 
 A service that is missing skips its tests on a developer's machine and fails them where ``CI=true``.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import pytest
@@ -116,6 +117,13 @@ def redis_sentinel(workspace: Workspace) -> RedisSentinel:
     """Give the session's primary, replica and sentinel; tests that fail it over start their own."""
     with _present():
         return RedisSentinel(workspace).start()
+
+
+@pytest.fixture(scope="session")
+def aws_cli() -> Path:
+    """Give the path of the AWS command line."""
+    with _present():
+        return obtain.aws_cli()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from drd.engines.postgres.format import PostgresFormat
 from drd.engines.postgres.settings import PostgresSettings
 from drd.model import Secret
 from tests.conftest import StartPostgres
+from tests.support.bare_shell import BareShell, decoded
 from tests.support.postgres_engine import (
     Dumped,
     differences,
@@ -296,21 +296,10 @@ def test_the_runbook_restores_without_drd(
 ) -> None:
     """The printed shell lines, run as they are on a bare server, bring back the same content."""
     bare = start_postgres()
-    work = tmp_path / "decoded"
-    for name, data in dumped.artifacts.items():
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        (work / name).write_bytes(data)
-    env = {
-        "PATH": f"{bare.bin_dir}:/usr/bin:/bin",
-        "DRD_WORK": str(work),
-        "PGHOST": bare.host,
-        "PGPORT": str(bare.port),
-        "PGUSER": bare.user,
-        "PGPASSWORD": bare.password,
-    }
-    script = "\n".join(PostgresFormat().runbook(dumped.backup))
-    done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    script, env = decoded(dumped.backup, dumped.artifacts, PostgresFormat(), tmp_path)
+    env |= {"PGHOST": bare.host, "PGPORT": str(bare.port), "PGUSER": bare.user, "PGPASSWORD": bare.password}
+    shell = BareShell(tmp_path / "bare", [bare.bin_dir / "psql", bare.bin_dir / "pg_restore"])
+    shell.run(script, env).succeeds()
     assert differences(engine_for(bare, awkward.database), dumped, tmp_path) == []
 
 

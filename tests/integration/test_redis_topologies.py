@@ -15,6 +15,7 @@ from devstack.redis_groups import RedisCluster, RedisSentinel
 from drd.engines.redis import RedisEngine, RedisFormat, RedisSettings
 from drd.errors import SourceRefused, SourceUnreachable, TargetError
 from drd.model import Secret, compare_fingerprints
+from tests.support.bare_shell import BareShell, decoded
 from tests.support.redis_world import LIBRARY, Taken, digest, engine, fill
 
 pytestmark = pytest.mark.integration
@@ -211,18 +212,11 @@ def test_the_runbook_restores(start_redis, tmp_path):
     source = start_redis(name="src", options=DEBUG)
     fill(source, keys=100)
     taken = Taken(engine(source), tmp_path)
-    work, data, port = tmp_path / "work", tmp_path / "data", free_port()
-    work.mkdir()
-    data.mkdir()
-    for name, content in taken.artifacts.items():
-        (work / name).write_bytes(content)
-    lines = "\n".join(RedisFormat().runbook(taken.backup))
-    environment = {"PATH": "/usr/bin:/bin", "DRD_WORK": str(work), "REDIS_DIR": str(data), "REDIS_PORT": str(port)}
+    port = free_port()
+    script, environment = decoded(taken.backup, taken.artifacts, RedisFormat(), tmp_path)
+    environment |= {"REDIS_DIR": str(tmp_path / "data"), "REDIS_PORT": str(port)}
     try:
-        done = subprocess.run(
-            ["sh", "-c", lines], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        BareShell(tmp_path / "bare").run(script, environment).succeeds()
         said = subprocess.run(
             ["redis-cli", "-p", str(port), "--json", "fcall", "answer", "0"], capture_output=True, text=True, check=True
         )
@@ -253,18 +247,11 @@ def test_the_runbook_of_a_cluster_restores(redis_cluster, tmp_path):
     redis_cluster.flush()
     fill_cluster(redis_cluster, keys=500)
     taken = Taken(cluster_engine(redis_cluster), tmp_path)
-    work, data, port = tmp_path / "work", tmp_path / "data", free_ports_in_a_row(3)
-    for name, content in taken.artifacts.items():
-        (work / name).parent.mkdir(parents=True, exist_ok=True)
-        (work / name).write_bytes(content)
-    data.mkdir()
-    environment = {"PATH": "/usr/bin:/bin", "DRD_WORK": str(work), "REDIS_DIR": str(data), "REDIS_PORT": str(port)}
+    port = free_ports_in_a_row(3)
+    script, environment = decoded(taken.backup, taken.artifacts, RedisFormat(), tmp_path)
+    environment |= {"REDIS_DIR": str(tmp_path / "data"), "REDIS_PORT": str(port)}
     try:
-        lines = "\n".join(RedisFormat().runbook(taken.backup))
-        done = subprocess.run(
-            ["sh", "-c", lines], env=environment, capture_output=True, text=True, timeout=90, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        BareShell(tmp_path / "bare").run(script, environment).succeeds()
         restored = RedisEngine(RedisSettings(url=f"redis://127.0.0.1:{port}"))
         found = restored.fingerprint(taken.result.fingerprint, taken.context)
         assert compare_fingerprints(taken.result.fingerprint, found) == []

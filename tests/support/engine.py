@@ -13,6 +13,7 @@ from drd.model import (
     CheckItem,
     DumpResult,
     EngineKind,
+    EngineRunbook,
     Fingerprint,
     Probe,
     Problem,
@@ -95,5 +96,6 @@ class DictFormat:
         have = sum(name.startswith("db-0/") for name in artifacts.names())
         return [] if have == len(names) else [Problem("names.json", "does not fit the files")]
 
-    def runbook(self, backup: Backup) -> list[str]:
-        return ['cat "$DRD_WORK/names.json"']
+    def runbook(self, backup: Backup) -> EngineRunbook:
+        shell = 'check_target() { :; }\nrestore_target() { cat "$DATA/names.json"; }\n'
+        return EngineRunbook((), (("ANYTHING", "nothing"),), {"MODE": backup.id}, shell)

@@ -362,9 +362,9 @@ def test_a_closed_budget_wakes_who_waits():
 
 
 def test_the_runbook_is_shell(tmp_path):
-    """Every line parses as shell, for packed and for direct backups."""
+    """It parses as shell, for packed and for direct backups."""
     for facts in ({"mode": "gateway"}, {"mode": "direct", "direct_prefix": "backups/s/id/clickhouse/"}):
         result = DumpResult(datetime.now(UTC), Fingerprint("clickhouse", {}, ()), "26.7", facts=facts)
-        lines = ClickHouseFormat().runbook(backup_of("clickhouse", result, {}))
-        done = subprocess.run(["sh", "-n"], input="\n".join(lines), text=True, capture_output=True, check=False)
+        shell = ClickHouseFormat().runbook(backup_of("clickhouse", result, {})).shell
+        done = subprocess.run(["bash", "-n"], input=shell, text=True, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -9,18 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, cast
 
 from drd.engines.postgres.archive import Archive
-from drd.engines.postgres.connection import TEXT_FORM
 from drd.engines.postgres.digest import ArchivedTableDigest, LargeObjectsDigest
-from drd.engines.postgres.dump import GLOBALS_ARTIFACT
 from drd.engines.postgres.inventory import inventory
 from drd.engines.postgres.pack import TAR_NAME
 from drd.engines.postgres.restore import read_databases
+from drd.engines.postgres.runbook import runbook
 from drd.errors import IntegrityError
 from drd.model import (
     FINGERPRINT_ARTIFACT,
     Backup,
     Difference,
     EngineKind,
+    EngineRunbook,
     Fingerprint,
     Json,
     Problem,
@@ -58,27 +58,9 @@ class PostgresFormat:
             problems += _differences(_stored_fingerprint(artifacts), found)
         return problems
 
-    def runbook(self, backup: Backup) -> list[str]:
-        """Return shell lines for psql, tar and pg_restore; see :meth:`drd.protocols.Format.runbook`."""
-        names = {artifact.name for artifact in backup.artifacts}
-        folders = sorted({name.split("/")[0] for name in names if name.endswith("/toc.dat")}, key=lambda f: int(f[3:]))
-        lines = [
-            "# Where to: a PostgreSQL server of the same major version or newer, as a superuser.",
-            "# Set PGHOST, PGPORT, PGUSER and PGPASSWORD (or ~/.pgpass) first. None of the databases may exist there.",
-            "# What db-0, db-1, ... are called is in databases.json; pg_restore --create makes them by these names.",
-            f"export PGOPTIONS='{' '.join(f'-c {name}={value}' for name, value in TEXT_FORM.items())}'",
-        ]
-        if GLOBALS_ARTIFACT in names:
-            others = 'grep -vE "^(CREATE|ALTER) ROLE \\"?$PGUSER\\"?[ ;]"'
-            lines += [
-                "# Roles, but not the one you work as, which keeps its password; others that exist get the backup's.",
-                f'{others} "$DRD_WORK/{GLOBALS_ARTIFACT}" | psql -X -d postgres',
-            ]
-        for folder in folders:
-            if f"{folder}/{TAR_NAME}" in names:
-                lines.append(f'tar -xf "$DRD_WORK/{folder}/{TAR_NAME}" -C "$DRD_WORK/{folder}"')
-            lines.append(f'pg_restore --format=directory --jobs=4 --create --dbname=postgres "$DRD_WORK/{folder}"')
-        return lines
+    def runbook(self, backup: Backup) -> EngineRunbook:
+        """Return how to restore without drd; see :meth:`drd.protocols.Format.runbook`."""
+        return runbook(backup)
 
 
 def _unmatched(archive: Archive) -> list[Problem]:
