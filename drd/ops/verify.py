@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from drd.errors import CatalogError, DrdError, IntegrityError, StoreError
+from drd.errors import CatalogError, DrdError, IntegrityError, NoSuchBackup, StoreError
 from drd.model import Backup, Problem, Progress
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports
@@ -49,11 +49,19 @@ class VerifyReport:
 def verify(ports: Ports, wanted: Sequence[str], *, deep: bool) -> VerifyReport:
     """Verify the named backups or sources, or everything when none is named.
 
-    Raises :class:`~drd.errors.NoSuchBackup` for a name that is neither, and store errors; problems of backups
-    are in the report.
+    Raises :class:`~drd.errors.NoSuchBackup` for a name that is neither, :class:`~drd.errors.CatalogError` when there
+    is nothing to verify (a wrong bucket or prefix must not look well), and store errors; problems of backups are in
+    the report.
     """
     entries = _select(ports, wanted)
-    by_id = {entry.id: entry.backup for entry in ports.catalog.entries() if entry.backup} if entries else {}
+    if not entries:
+        raise CatalogError(
+            "there is no backup to verify",
+            op="verify",
+            subject=", ".join(wanted),
+            hint="check store.bucket and store.prefix (or store.path); a first backup: drd backup now",
+        )
+    by_id = {entry.id: entry.backup for entry in ports.catalog.entries() if entry.backup}
     sizes = _Sizes(ports)
     out: list[VerifiedBackup] = []
     for entry in entries:
@@ -84,14 +92,12 @@ def _select(ports: Ports, wanted: Sequence[str]) -> list[CatalogEntry]:
     for name in wanted:
         if name in known:
             out.extend(ports.catalog.entries(name))
-        elif layout.is_source_name(name) and not name[:8].isdigit():
-            raise CatalogError(
-                f"nothing in the store is called {name}",
-                subject=name,
-                hint=f"sources there: {', '.join(sorted(known)) or 'none'}",
-            )
-        else:
+            continue
+        try:
             out.append(ports.catalog.entry(name))
+        except NoSuchBackup as error:
+            error.hint = f"{error.hint}; sources there: {', '.join(sorted(known)) or 'none'}"
+            raise
     return out
 
 

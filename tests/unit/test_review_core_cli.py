@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from drd.config import find_config_file
+from drd.config_urls import mask_url
 from drd.errors import ConfigError
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
@@ -73,3 +74,22 @@ def test_an_empty_config_argument_is_no_other_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="''"):
         find_config_file("", {"DRD_CONFIG": str(tmp_path / "drd.yaml")})
     assert find_config_file(None, {"DRD_CONFIG": str(tmp_path / "drd.yaml")}) == tmp_path / "drd.yaml"
+
+
+@pytest.mark.parametrize(
+    "url", ["postgres//a:hunter2@h/x", "redis:/a:hunter2@h", "a@b:hunter2@h", "http://a:hunter2@h", "x a:hunter2@h"]
+)
+def test_a_malformed_url_shows_no_password(url: str) -> None:
+    """Whatever is misspelt before it, what stands between a colon and the last @ is masked."""
+    assert "hunter2" not in mask_url(url)
+
+
+def test_verify_takes_the_end_of_an_id_and_refuses_nothing_at_all(site: Path) -> None:
+    """An abbreviated id works as for other verbs; an empty place is exit 10 and not well; an unknown name is told."""
+    assert shell(site, "drd verify k3f9qa").returncode == 0
+    unknown = shell(site, "drd verify nowhere")
+    assert unknown.returncode == 10
+    assert "sources there: src" in unknown.stderr
+    empty = shell(site, "drd verify", DRD_STORE__PATH=str(site / "mistyped"))
+    assert empty.returncode == 10
+    assert "no backup to verify" in empty.stderr
