@@ -76,7 +76,11 @@ class Services:
         """Where the repository lies, in the words of stock tools."""
         store = self.config.store
         if isinstance(store, S3StoreConfig):
-            return S3Location(store.bucket, store.prefix, store.endpoint_url, store.region)
+            in_path = store.addressing_style == "path" or (
+                store.addressing_style == "auto" and store.endpoint_url is not None
+            )
+            ca_file = str(store.ca_file) if store.ca_file else None
+            return S3Location(store.bucket, store.prefix, store.endpoint_url, store.region, in_path, ca_file)
         return FolderLocation(str(store.path))
 
     def sources(self, names: Sequence[str] = ()) -> list[Source]:
