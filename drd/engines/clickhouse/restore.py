@@ -162,6 +162,7 @@ def _bring(
     restored.take(active_only=True)
     if work.settings.merges_after_restore == "started":
         start_merges(work.server, work.names.values())
+    _refresh_views(work.server, work.names.values())
     return RestoreResult(tuple(notices)), restored
 
 
@@ -306,6 +307,21 @@ def _undo(server: Server, names: Collection[str], before: Mapping[str, Any]) -> 
             except (ServerRefusal, DrdError) as error:
                 failed.append(f"DROP {what} ({clean(str(error), 120)})")
     return f"{len(failed)} of what was restored so far could not be dropped: {failed[0]}" if failed else ""
+
+
+def _refresh_views(server: Server, databases: Collection[str]) -> None:
+    """Start a refresh of refreshable materialized views: the one at their creation saw empty tables."""
+    try:
+        views = server.rows(
+            "SELECT database, view FROM system.view_refreshes WHERE database IN {names:Array(String)}",
+            {"names": list(databases)},
+        )
+    except ServerRefusal as refusal:
+        if refusal.number == 60:  # UNKNOWN_TABLE: a server older than such views (23.12)
+            return
+        raise
+    for row in views:
+        server.execute(f"SYSTEM REFRESH VIEW {table(row['database'], row['view'])}")
 
 
 def start_merges(server: Server, databases: Collection[str]) -> None:
