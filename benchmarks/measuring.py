@@ -1,7 +1,8 @@
 """Measure several ways of doing the same work in turns, on a machine that may have other work to do.
 
 Used by the scripts of this folder. Ways take turns (A B C A B C …), so that what else runs disturbs all alike; medians
-and bests are printed as multiples of the first way, with the load and how much of the processors others took.
+and bests are printed as multiples of the first way, with the processor seconds of each (those of the servers
+included) and how much of the processors others took: seconds of work say more than of time where others took much.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ import yaml
 MIB = 1 << 20
 _SAMPLE_S = 0.02
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_IMPORT_ALL = """
+import importlib, pkgutil, boto3, drd, psycopg, pyrage, zstandard
+for module in pkgutil.walk_packages(drd.__path__, "drd."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
 
 
 def nothing() -> None:
@@ -41,6 +48,7 @@ class Way:
     prepare: Callable[[], object] = nothing
     target: float | None = None
     seconds: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
 
 
@@ -54,18 +62,21 @@ def take_turns(ways: Sequence[Way], rounds: int, servers: Sequence[int] = ()) ->
             way.work()
             took = time.perf_counter() - started
             way.seconds.append(took)
-            foreign = (_busy_cpu_s() - busy) - (_own_cpu_s(servers) - ours)
+            way.cpu_s.append(_own_cpu_s(servers) - ours)
+            foreign = _busy_cpu_s() - busy - way.cpu_s[-1]
             way.others.append(max(0.0, foreign) / took)
     floor = ways[0]
     width = max(len(way.name) for way in ways)
-    print(f"  {'':<{width}}   median s    best s   × median    × best   target   processors taken by others")
+    print(f"  {'':<{width}}   median s    best s   × median    × best   target     cpu s     × cpu   taken by others")
     for way in ways:
         median, best = statistics.median(way.seconds), min(way.seconds)
         ratios = median / statistics.median(floor.seconds), best / min(floor.seconds)
+        cpu_s = min(way.cpu_s)
         target = f"≤ {way.target:.2f}" if way.target else ""
         print(
             f"  {way.name:<{width}} {median:10.2f}{best:10.2f}{ratios[0]:11.2f}{ratios[1]:10.2f}"
-            f"{target:>9}   {statistics.median(way.others):.1f} of {os.cpu_count()}",
+            f"{target:>9}{cpu_s:10.2f}{cpu_s / min(floor.cpu_s):10.2f}   "
+            f"{statistics.median(way.others):.1f} of {os.cpu_count()}",
             flush=True,
         )
 
@@ -123,7 +134,10 @@ class Drd:
         self._config = folder / "drd.yaml"
         self._config.touch(mode=0o600)
         self._config.write_text(yaml.safe_dump({**config, "spool": {"dir": str(self.spool)}}))
-        self._env = {**os.environ, **env}
+        # As installed: with compiled modules, which they are after the first import
+        self._env = {**os.environ, **env, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
+        self._env.pop("PYTHONDONTWRITEBYTECODE", None)
+        subprocess.run([sys.executable, "-c", _IMPORT_ALL], env=self._env, check=True)
 
     def __call__(self, *arguments: str) -> Run:
         """Run a verb in a process of its own; ends the benchmark with what drd said when it fails."""
