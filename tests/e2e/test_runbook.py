@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from devstack import truth
 from devstack.awkward import Awkward, drop_awkward, make_awkward
+from devstack.ports import free_port
 from devstack.postgres import Postgres
-from devstack.trading import POSTGRES_DATABASE
+from devstack.trading import CLICKHOUSE_DATABASE, POSTGRES_DATABASE
 from tests.conftest import StartPostgres
 from tests.e2e.conftest import MakeSite
 from tests.support.bare_shell import BareShell
 from tests.support.drd_site import Site
-from tests.support.trading_site import POSTGRES, Platform
+from tests.support.trading_site import CLICKHOUSE, POSTGRES, REDIS, Platform, Targets
 
 pytestmark = pytest.mark.e2e
 
@@ -111,3 +114,82 @@ def test_postgres_from_an_encrypted_bucket(
     for secret in {*site.secrets, fresh.password}:
         assert secret not in script + ended.text
     demand_equal_postgres(platform.postgres, fresh, awkward)
+
+
+def test_postgres_from_a_plain_folder(
+    platform: Platform, make_site: MakeSite, start_postgres: StartPostgres, shell: BareShell, awkward: Awkward,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """The same from a local store without encryption; run again, it refuses the databases that it made."""
+    site = make_site(POSTGRES)
+    both_databases(site, awkward)
+    script = back_up(site, POSTGRES, encrypted=False)
+    fresh = start_postgres()
+    work = {"DRD_WORK": str(tmp_path / "work")}
+    shell.run(script, work | libpq(fresh)).succeeds()
+    demand_equal_postgres(platform.postgres, fresh, awkward)
+    again = {"DRD_WORK": str(tmp_path / "again")}
+    said = shell.run(script, again | libpq(fresh)).fails("Nothing was restored", f'RENAME TO "{POSTGRES_DATABASE}_old"')
+    assert said.text.count("exists and holds data") == 2
+
+
+@pytest.mark.parametrize("store", ["s3", "local"])
+def test_redis(platform: Platform, make_site: MakeSite, shell: BareShell, tmp_path: Path, store: str) -> None:
+    """Every key comes back, from an encrypted bucket and a plain folder; the new server asks for the password given."""
+    site = make_site(REDIS, store=store)
+    script = back_up(site, REDIS, encrypted=store == "s3")
+    port, more = free_port(), tmp_path / "more.conf"
+    more.write_text("enable-debug-command local\n")
+    env = access(platform, site, tmp_path) | {
+        "REDIS_DIR": str(tmp_path / 'a "folder" with\\marks'),
+        "REDIS_PORT": str(port),
+        "REDISCLI_AUTH": 'a "new" pass\\word',
+        "REDIS_CONF": str(more),
+    }
+    client = redis.Redis(port=port, password=env["REDISCLI_AUTH"])
+    try:
+        ended = shell.run(script, env).succeeds()
+        assert env["REDISCLI_AUTH"] not in ended.text
+        keys, digest = platform.truth["redis"]
+        assert sum(int(numbers["keys"]) for numbers in client.info("keyspace").values()) == keys
+        assert client.execute_command("DEBUG", "DIGEST").decode().startswith(digest)
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+        shell.run(script, env | {"DRD_WORK": str(tmp_path / "other")}).fails(
+            "REDIS_DIR is not empty", f"port {port} is in use"
+        )
+    finally:
+        with contextlib.suppress(redis.ConnectionError):
+            client.shutdown(nosave=True)
+        client.close()
+
+
+@pytest.mark.parametrize("mode", ["gateway", "disk", "direct"])
+def test_clickhouse(
+    platform: Platform, make_site: MakeSite, targets: Targets, shell: BareShell, tmp_path: Path, mode: str
+) -> None:
+    """All ways out of the server: by File from an encrypted bucket, by Disk from a plain folder, by S3 directly."""
+    target = platform.clickhouse_target
+    site = make_site(CLICKHOUSE, store="local" if mode == "disk" else "s3")
+    site.sources[CLICKHOUSE]["mode"] = mode
+    if mode == "disk":
+        site.sources[CLICKHOUSE]["disk"] = {"name": "backups", "path": str(platform.clickhouse.backups_dir)}
+    script = back_up(site, CLICKHOUSE, encrypted=mode == "gateway")
+    env = access(platform, site, tmp_path) | {
+        "CLICKHOUSE_URL": f"http://{target.host}:{target.port}/",
+        "CLICKHOUSE_USER": target.user,
+        "CLICKHOUSE_PASSWORD": target.password,
+        "CLICKHOUSE_BACKUPS": str(target.backups_dir),
+    }
+    if mode == "disk":
+        env["CLICKHOUSE_DISK"] = "backups"
+    before = sorted(target.backups_dir.iterdir())
+    with site.watching_argv() as programs:
+        ended = shell.run(script, env).succeeds()
+    assert "curl" in programs
+    for secret in site.secrets:
+        assert secret not in script + ended.text
+    assert targets.found(CLICKHOUSE) == targets.expected(CLICKHOUSE)
+    assert sorted(target.backups_dir.iterdir()) == before
+    again = env | {"DRD_WORK": str(tmp_path / "again")}
+    shell.run(script, again).fails(f"the database {CLICKHOUSE_DATABASE} exists and holds tables", "put right")
+    assert targets.found(CLICKHOUSE) == targets.expected(CLICKHOUSE)
