@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -82,8 +83,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader left
         streams.abandon_output()
-        return 141
+        code = 141
+    _end_if_stuck(code)
     return code
+
+
+def _end_if_stuck(code: int) -> None:
+    """End the process here when work was left behind that waits for a dead server: the interpreter would join it."""
+    bounded = sys.modules.get("drd.ops.bounded")  # heavy, and only there when a verb used it
+    if bounded is not None and bounded.left_behind():
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _run(arguments: list[str]) -> int:

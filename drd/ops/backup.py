@@ -25,6 +25,7 @@ from drd.model import (
     Part,
     Progress,
 )
+from drd.ops.bounded import BACKUP_GRACE_S, run_bounded
 from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedSink
 from drd.ops.ports import Ports, Source
@@ -105,7 +106,7 @@ def back_up_source(
     has been removed, or will be swept by the next run.
     """
     ports.cancel.raise_if_cancelled()
-    probe = source.engine.probe()
+    probe = ports.look(source, source.engine.probe)
     with hold_lease(ports, source.name) as lease:
         notices = sweep(ports, source.name)
         backup_id = new_backup_id(ports.now())
@@ -116,7 +117,8 @@ def back_up_source(
                 _part_sink(ports, ctx, share) as sink,
             ):
                 meter = Meter(ports.progress, source.name, "dump", probe.size_bytes)
-                result = source.engine.dump(ObservedSink(sink, meter), ctx)
+                observed = ObservedSink(sink, meter)
+                result = run_bounded(lambda: source.engine.dump(observed, ctx), ctx.cancel, BACKUP_GRACE_S)
                 _write_fingerprint(sink, result)
                 artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
             backup = _describe(ports, source, backup_id, started_at, result, artifacts, repository_id, lease, sink)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from drd.errors import DrdError
+from drd.errors import DrdError, SourceError
 from drd.model import CheckItem
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import side_by_side
+
+MAX_LOOK_S = 120.0
+"""How long a server may take to answer all questions of a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,18 @@ class CheckReport:
 def check(ports: Ports, sources: Sequence[Source]) -> CheckReport:
     """Check the store, the keys, the spool and every source; raises nothing that an item can say."""
     items = [*ports.store.check(), _repository(ports), *_keys(ports), _spool(ports)]
-    for source, found in zip(sources, side_by_side(sources, lambda s: s.engine.check()), strict=True):
+    for source, found in zip(sources, side_by_side(sources, lambda s: _source(ports, s)), strict=True):
         items.extend(CheckItem(f"{source.name}: {item.name}", item.outcome, item.detail, item.hint) for item in found)
     return CheckReport(tuple(items))
+
+
+def _source(ports: Ports, source: Source) -> Sequence[CheckItem]:
+    """Let the engine look at its server, which may stand still."""
+    limited = replace(source, deadline_s=min(source.deadline_s, MAX_LOOK_S))
+    try:
+        return ports.look(limited, source.engine.check)
+    except SourceError as error:
+        return [CheckItem("server", "failed", error.message, error.hint)]
 
 
 def _repository(ports: Ports) -> CheckItem:

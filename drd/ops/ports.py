@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from drd.cancel import CancelToken, deadline
-from drd.errors import Cancelled, SourceError
+from drd.errors import Cancelled, SourceError, TargetError
 from drd.model import Backup, Progress
+from drd.ops.bounded import LOOK_GRACE_S, run_bounded
 from drd.ops.spool import spool_directory
 from drd.protocols import Clock, Engine, Format, Store, WorkContext
 from drd.repository import layout
@@ -19,6 +21,8 @@ from drd.repository.codec import Codec
 from drd.repository.lease import Holder
 from drd.repository.reading import PartReader
 from drd.repository.repository import Repository
+
+Answer = TypeVar("Answer")
 
 NO_DEADLINE_S = 30 * 86400.0
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -96,7 +100,7 @@ class Ports:
         """
         try:
             with (
-                deadline(self.cancel, deadline_s) as cancel,
+                self._limited(source, deadline_s) as cancel,
                 spool_directory(self.tuning.spool_root, backup_id) as spool,
             ):
                 yield WorkContext(
@@ -111,14 +115,6 @@ class Ports:
                     deadline_s=min(deadline_s, STALL_S),
                     now=self.now,
                 )
-        except Cancelled as error:
-            if not cancel.expired:
-                raise
-            raise SourceError(
-                f"not done within its deadline of {deadline_s:.0f} s, and stopped",
-                subject=source,
-                hint="look what the server waits for, or raise the source's deadline",
-            ) from error
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
@@ -128,3 +124,23 @@ class Ports:
                 subject=source,
                 hint="free space there, or set spool.dir to another disk; drd needs at most spool.limit",
             ) from error
+
+    def look(self, source: Source, question: Callable[[], Answer]) -> Answer:
+        """Ask a server something that changes nothing; ends with its deadline, or soon after a cancellation."""
+        with self._limited(source.name, source.deadline_s) as cancel:
+            return run_bounded(question, cancel, LOOK_GRACE_S)
+
+    @contextmanager
+    def _limited(self, subject: str, deadline_s: float) -> Iterator[CancelToken]:
+        """Lend a token that ends with the run, or after ``deadline_s``; the latter is raised as SourceError."""
+        with deadline(self.cancel, deadline_s) as cancel:
+            try:
+                yield cancel
+            except (Cancelled, SourceError, TargetError) as error:
+                if not cancel.expired:
+                    raise
+                raise SourceError(
+                    f"not done within its deadline of {deadline_s:.0f} s, and stopped",
+                    subject=subject,
+                    hint=error.hint or "look what the server waits for, or raise the source's deadline",
+                ) from error

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from drd.model import (
     TargetState,
     compare_fingerprints,
 )
+from drd.ops.bounded import LOOK_GRACE_S, RESTORE_GRACE_S, run_bounded
 from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports, Source
@@ -108,7 +110,7 @@ def plan(ports: Ports, at: datetime, sources: Sequence[str], target_of: TargetFa
         try:
             into = target_of(choice.source, choice.backup)
             with ports.reader(choice.backup) as artifacts:
-                state = into.engine.inspect(choice.backup, artifacts)
+                state = ports.look(into, partial(into.engine.inspect, choice.backup, artifacts))
         except DrdError as error:
             of_source(error, "restore", choice.source)
             raise
@@ -171,11 +173,13 @@ def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool)
         ):
             expected = read_fingerprint(artifacts) if check else None  # a damaged one stops before anything is written
             meter = Meter(ports.progress, item.source, "restore", item.backup.plain_bytes)
-            notices = item.into.engine.restore(item.backup, ObservedReader(artifacts, meter), ctx).notices
+            observed, engine = ObservedReader(artifacts, meter), item.into.engine
+            done = run_bounded(lambda: engine.restore(item.backup, observed, ctx), ctx.cancel, RESTORE_GRACE_S)
+            notices = done.notices
             restored = ports.monotonic()
             if expected is not None:
                 ports.progress(Progress(item.source, "compare"))
-                found = item.into.engine.fingerprint(expected, ctx)
+                found = run_bounded(lambda: engine.fingerprint(expected, ctx), ctx.cancel, LOOK_GRACE_S)
                 _demand_equal(item, compare_fingerprints(expected, found))
                 check_s = ports.monotonic() - restored
         ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))
