@@ -63,9 +63,10 @@ class Catalog:
 
     def unfinished(self, source: str) -> list[str]:
         """Return the ids that have a folder and no manifest, ascending: interrupted, or under way right now."""
-        places = [(source, found) for found in self._ids(source)]
-        entries = self._read_all(places)
-        return [found for (_, found), entry in zip(places, entries, strict=True) if entry is None]
+        ids = self._ids(source)
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="drd-catalog") as pool:
+            finished = pool.map(lambda found: self._exists(layout.manifest_key(source, found)), ids)
+            return [found for found, exists in zip(ids, finished, strict=True) if not exists]
 
     def entry(self, backup_id: str) -> CatalogEntry:
         """Find a backup by its id, or by a beginning or end of it that only one has.
