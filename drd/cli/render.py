@@ -85,9 +85,11 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str
 def error_lines(error: DrdError, *, stream: TextIO | None = None) -> str:
     """Return an error as people see it: what failed and why, what to do, the exit code.
 
-    A subject with which the message begins or ends is not said twice.
+    A subject with which the message begins or ends, or a key that it names, is not said twice.
     """
-    subject = "" if error.message.startswith(error.subject) or error.message.endswith(error.subject) else error.subject
+    said = error.message.startswith(error.subject) or error.message.endswith(error.subject)
+    said = said or ("/" in error.subject and error.subject in error.message)
+    subject = "" if said else error.subject
     where = " ".join(part for part in (error.op, subject) if part)
     lines = [f"{mark('failed', stream)} {where + ': ' if where else ''}{error.message}"]
     if error.hint:

@@ -15,6 +15,7 @@ from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, ObjectMissing
 from drd.model import Backup
 from drd.protocols import Store
 from drd.repository import layout, manifest
+from drd.repository.repository import NewerFormat, Repository
 
 _READERS = 8
 _DELETE_BATCH = 1000
@@ -42,10 +43,14 @@ class SweepReport:
 
 
 class Catalog:
-    """The backups in a store. Holds no state, so it is never stale; thread-safe."""
+    """The backups in a store. It remembers none, so it is never stale; thread-safe.
+
+    Whatever lists backups raises IntegrityError when a newer drd made the repository.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._format_is_known = False
 
     def sources(self) -> list[str]:
         """Return the sources that have a folder, by name."""
@@ -190,7 +195,23 @@ class Catalog:
     def _named(self, source: str | None) -> list[str]:
         return self.sources() if source is None else [source]
 
+    def _refuse_newer_format(self) -> None:
+        """Raise IntegrityError when a newer drd made the repository; looked up once.
+
+        A ``drd.json`` that is damaged or missing hinders nothing: each backup stands by its own manifest.
+        """
+        if self._format_is_known:
+            return
+        try:
+            Repository(self._store).peek()
+        except NewerFormat:
+            raise
+        except IntegrityError:  # damaged; drd check says so
+            pass
+        self._format_is_known = True
+
     def _folders(self, prefix: str) -> list[str]:
+        self._refuse_newer_format()
         listed = self._store.list(prefix, delimiter="/")
         return [info.key[len(prefix) : -1] for info in listed if info.key.endswith("/")]
 

@@ -26,6 +26,10 @@ class RepositoryInfo:
     created_at: datetime
 
 
+class NewerFormat(IntegrityError):
+    """A newer drd made this repository; nothing in it is guessed at."""
+
+
 class Repository:
     """Opens or makes the repository in a store. Holds no state; thread-safe."""
 
@@ -95,7 +99,7 @@ def _parse(data: bytes) -> RepositoryInfo:
         fields.choice("kind", ("drd-repository",))
         version = fields.count("format_version")
         if version > REPOSITORY_FORMAT_VERSION:
-            raise IntegrityError(
+            raise NewerFormat(
                 f"the repository has format version {version}; this drd knows versions up to"
                 f" {REPOSITORY_FORMAT_VERSION}",
                 subject=layout.REPOSITORY_KEY,

@@ -44,7 +44,7 @@ def test_a_backup_exists_when_its_manifest_does() -> None:
 
 
 def test_listing_reads_manifests_and_lists_no_part() -> None:
-    """Entries ascend by id over all sources, and only folders are listed."""
+    """Entries ascend by id over all sources; only folders are listed, and the format is looked up once."""
     store = HookedStore()
     published(store, ID, OLD)
     published(store, NEW, "20261120T181455Z-cccccc", source="other")
@@ -57,7 +57,9 @@ def test_listing_reads_manifests_and_lists_no_part() -> None:
         "backups/src/",
         "backups/other/",
     }
-    assert all(key.endswith("manifest.json") for method, key in store.calls if method == "get")
+    read = [key for method, key in store.calls if method == "get"]
+    assert read.count("drd.json") == 1
+    assert all(key.endswith("manifest.json") for key in read if key != "drd.json")
 
 
 def test_a_damaged_manifest_is_an_entry_with_a_problem() -> None:
