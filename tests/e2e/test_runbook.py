@@ -117,20 +117,66 @@ def test_postgres_from_an_encrypted_bucket(
 
 
 def test_postgres_from_a_plain_folder(
-    platform: Platform, make_site: MakeSite, start_postgres: StartPostgres, shell: BareShell, awkward: Awkward,
+    platform: Platform,
+    make_site: MakeSite,
+    start_postgres: StartPostgres,
+    postgres_17: Postgres,
+    awkward: Awkward,
     tmp_path: Path,
-) -> None:  # fmt: skip
-    """The same from a local store without encryption; run again, it refuses the databases that it made."""
+) -> None:
+    """The same from a local store without encryption, by newer clients; what exists is refused, with the way out."""
+    shell = BareShell(tmp_path / "bare", [postgres_17.bin_dir / name for name in ("psql", "pg_restore")])
     site = make_site(POSTGRES)
     both_databases(site, awkward)
     script = back_up(site, POSTGRES, encrypted=False)
     fresh = start_postgres()
-    work = {"DRD_WORK": str(tmp_path / "work")}
-    shell.run(script, work | libpq(fresh)).succeeds()
+    env = {"DRD_WORK": str(tmp_path / "work"), "PG_JOBS": "2"} | libpq(fresh)
+    shell.run(script, env | {"PGPASSWORD": "wrong"}).fails(
+        "PostgreSQL cannot be asked", "PGPASSWORD", "Nothing was done"
+    )
+    with fresh.connect() as connection:
+        connection.execute(f"CREATE DATABASE {POSTGRES_DATABASE}".encode())
+    with fresh.connect(POSTGRES_DATABASE) as connection:
+        connection.execute("CREATE TABLE precious AS SELECT 1 AS one")
+    shell.run(script, env).fails("Nothing was restored", f'RENAME TO "{POSTGRES_DATABASE}_old"')
+    with fresh.connect(POSTGRES_DATABASE) as connection:
+        assert connection.execute("SELECT * FROM precious").fetchall() == [(1,)]
+    fresh.drop_database(POSTGRES_DATABASE)
+    shell.run(script, env).succeeds()
     demand_equal_postgres(platform.postgres, fresh, awkward)
-    again = {"DRD_WORK": str(tmp_path / "again")}
-    said = shell.run(script, again | libpq(fresh)).fails("Nothing was restored", f'RENAME TO "{POSTGRES_DATABASE}_old"')
-    assert said.text.count("exists and holds data") == 2
+    fresh.drop_database(awkward.database)
+    (tmp_path / "work" / "db-1.restored").unlink()
+    said = shell.run(script, env).succeeds()  # one database was done, the other was not: only that is made again
+    assert "db-0 was restored by an earlier run" in said.text
+    demand_equal_postgres(platform.postgres, fresh, awkward)
+
+
+def test_postgres_that_fails_half_way(
+    platform: Platform, make_site: MakeSite, start_postgres: StartPostgres, shell: BareShell, tmp_path: Path
+) -> None:
+    """A restore that breaks off says why and what to drop; run again as it says, it finishes, and rows are compared."""
+    site = make_site(POSTGRES)
+    script = back_up(site, POSTGRES)
+    fresh = start_postgres()
+    env = access(platform, site, tmp_path) | libpq(fresh)
+    real = (shell.bin_dir / "pg_restore").readlink()
+    (shell.bin_dir / "pg_restore").unlink()
+    complain = 'case "$*" in *--list*|*--version*) ;; *) echo "pg_restore: error: no luck" >&2;; esac'
+    broken = f'#!/bin/sh\n{complain}\nexec "{real}" "$@"\n'
+    (shell.bin_dir / "pg_restore").write_text(broken)
+    (shell.bin_dir / "pg_restore").chmod(0o755)
+    shell.run(script, env).fails("no luck", f"dropdb {POSTGRES_DATABASE}", "run this script again")
+    shell.run(script, env).fails("left unfinished", f"dropdb {POSTGRES_DATABASE}")
+    (shell.bin_dir / "pg_restore").unlink()
+    (shell.bin_dir / "pg_restore").symlink_to(real)
+    fresh.drop_database(POSTGRES_DATABASE)
+    shell.run(script, env).succeeds()
+    assert truth.of_postgres(fresh) == truth.of_postgres(platform.postgres)
+    with fresh.connect(POSTGRES_DATABASE) as connection:
+        connection.execute("DELETE FROM orders WHERE ctid = (SELECT min(ctid) FROM orders)")
+    (tmp_path / "work" / "db-0.restored").unlink()
+    counted = script.replace("    check_databases\n    restore_roles\n", "    compare_rows db-0 trading_platform\n")
+    shell.run(counted, env).fails("public.orders: expected", "1 table(s) of trading_platform do not have the rows")
 
 
 @pytest.mark.parametrize("store", ["s3", "local"])
