@@ -51,12 +51,22 @@ def engine_kind_of(url: str) -> EngineKind | None:
 
 
 class Services:
-    """The wired program: ports, sources and targets of one configuration. Close it when done."""
+    """The wired program: ports, sources and targets of one configuration. Close it when done.
 
-    def __init__(self, config: Config, *, cancel: CancelToken, progress: Callable[[Progress], None]) -> None:
+    ``on_retry`` is told, from any thread, of each call to the store that failed and is tried again.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        cancel: CancelToken,
+        progress: Callable[[Progress], None],
+        on_retry: Callable[[str], None] | None = None,
+    ) -> None:
         self.config = config
         self._cancel = cancel
-        store = _store(config, cancel)
+        store = _store(config, cancel, on_retry)
         self.ports = Ports(
             store=store,
             codec=_codec(config),
@@ -196,9 +206,9 @@ def _resolve(reference: SecretRef | None) -> Secret | None:
     return None if reference is None else reference.resolve()
 
 
-def _store(config: Config, cancel: CancelToken) -> Store:
+def _store(config: Config, cancel: CancelToken, on_retry: Callable[[str], None] | None) -> Store:
     """Stack the wrappers around the store, in the one place that knows their order."""
-    from drd.stores.wrappers.retry import RetryPolicy, RetryStore
+    from drd.stores.wrappers.retry import Retry, RetryPolicy, RetryStore
 
     settings = config.store
     store: Store
@@ -233,7 +243,12 @@ def _store(config: Config, cancel: CancelToken) -> Store:
         from drd.stores.wrappers.throttle import ThrottleStore
 
         store = ThrottleStore(store, settings.max_bandwidth, cancel=cancel, small_bytes=UNTHROTTLED_BYTES)
-    return RetryStore(store, cancel=cancel, policy=RetryPolicy(patience_s=patience_s))
+
+    def told(retry: Retry) -> None:
+        if on_retry is not None:
+            on_retry(f"{retry.error.message}; trying again for up to {patience_s:.0f} s")
+
+    return RetryStore(store, cancel=cancel, policy=RetryPolicy(patience_s=patience_s), on_retry=told)
 
 
 def _codec(config: Config) -> Codec:
@@ -335,7 +350,8 @@ def _clickhouse(config: ClickHouseConfig, whole: Config) -> Engine:
             stall_timeout_s=config.stall_timeout.total_seconds(),
             s3_retry_attempts=config.s3_retry_attempts,
             bandwidth_bytes_per_s=config.bandwidth,
-        )
+        ),
+        clock=lambda: datetime.now(UTC),
     )
 
 

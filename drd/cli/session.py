@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:  # heavy: the command line must start in a quarter of a second
     from drd.model import Progress
     from drd.wiring import Services
 
+RETRY_TOLD_EVERY_S = 15.0
+
 
 class Session:
     """One run of one verb."""
@@ -23,6 +26,7 @@ class Session:
         self.as_json = as_json
         self.cancel = cancel
         self.display: ProgressDisplay | None = None
+        self._retry_told_until = 0.0
 
     @cached_property
     def config(self) -> Config:
@@ -43,7 +47,7 @@ class Session:
         from drd.wiring import Services
 
         logging.getLogger().addHandler(logging.NullHandler())  # what a library logs, it raises as well
-        return Services(self.config, cancel=self.cancel, progress=self._progress)
+        return Services(self.config, cancel=self.cancel, progress=self._progress, on_retry=self._retrying)
 
     def show_progress(self, verb: str) -> ProgressDisplay:
         """Return a context manager that shows progress on standard error while the work runs."""
@@ -51,6 +55,12 @@ class Session:
 
         self.display = ProgressDisplay(verb, sys.stderr, quiet=self.as_json)
         return self.display
+
+    def _retrying(self, text: str) -> None:
+        """Say, now and then, why nothing moves: a person must not wonder for the whole patience of the store."""
+        if time.monotonic() >= self._retry_told_until:
+            self._retry_told_until = time.monotonic() + RETRY_TOLD_EVERY_S
+            print(f"drd: {text}", file=sys.stderr, flush=True)
 
     def _progress(self, step: Progress) -> None:
         if self.display is not None:

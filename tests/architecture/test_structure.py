@@ -30,7 +30,6 @@ READS_ENVIRONMENT = {
 READS_CLOCK = {
     "drd/wiring.py": "hands the clock to everyone",
     "drd/stores/times.py": "the stores' one place, for the clock skew in check",
-    "drd/engines/clickhouse/checks.py": "compares the server's clock with this machine's",
 }
 CONFIG_MODULES = ("drd.config",)
 MAY_IMPORT_CONFIG = ("drd/config", "drd/wiring.py", "drd/cli/")
