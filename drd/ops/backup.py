@@ -199,7 +199,7 @@ def _undo(ports: Ports, source: str, backup_id: str, error: BaseException) -> No
     except IntegrityError:  # the manifest was stored although its put reported an error
         if isinstance(error, DrdError):
             error.hint = f"the manifest of {backup_id} was stored all the same: verify it with drd verify {backup_id}"
-    except StoreError:
+    except (StoreError, Cancelled):  # interrupted: the store does not wait out its hiccups any more
         if isinstance(error, DrdError):
             later = "what was uploaded is not a backup and will be swept by the next run"
             error.hint = f"{error.hint}; {later}" if error.hint else later

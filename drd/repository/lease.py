@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from drd.cancel import CancelToken
-from drd.errors import DrdError, LeaseError, ObjectExists, ObjectMissing, StoreError
+from drd.errors import Cancelled, DrdError, LeaseError, ObjectExists, ObjectMissing, StoreError
 from drd.model import ObjectInfo
 from drd.protocols import Clock, Store
 from drd.repository import layout
@@ -144,7 +144,7 @@ class StoreLease:
         self._thread.join()
         try:
             self._store.put(self._key, _dump(replace(self._state, released=True)))
-        except StoreError as error:
+        except (StoreError, Cancelled) as error:  # the work's own outcome matters more
             self.problem = error.message
 
     def __enter__(self) -> Self:

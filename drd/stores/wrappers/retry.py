@@ -90,7 +90,8 @@ class RetryStore:
             return False
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
-        """Get until it succeeds."""
+        """Get until it succeeds; not begun after a cancellation, since undoing work reads nothing."""
+        self._cancel.raise_if_cancelled()
         return self._repeat("read", key, lambda: self._store.get(key, start=start, length=length))
 
     def stat(self, key: str) -> ObjectInfo:
