@@ -38,6 +38,10 @@ query() {
     cat -- "$DRD_WORK/answer"
 }
 
+# Which folder this script made there, and whether it is complete, is noted in DRD_WORK: nothing else is ever removed.
+note() { printf '%s\n' "$CLICKHOUSE_BACKUPS/$BACKUP" >"$DRD_WORK/clickhouse.$1"; }
+is_ours() { [ "$(cat -- "$DRD_WORK/clickhouse.$1" 2>/dev/null || true)" = "$CLICKHOUSE_BACKUPS/$BACKUP" ]; }
+
 check_target() {
     local said
     if [ -z "$CLICKHOUSE_URL" ]; then
@@ -65,7 +69,7 @@ check_target() {
             "Run this script where that folder is: on the server's machine, or where it is mounted."
     else
         CLICKHOUSE_BACKUPS=$(cd -- "$CLICKHOUSE_BACKUPS" && pwd)
-        if [ -e "$CLICKHOUSE_BACKUPS/$BACKUP" ] && [ ! -e "$DRD_WORK/clickhouse.placed" ]; then
+        if [ -e "$CLICKHOUSE_BACKUPS/$BACKUP" ] && ! is_ours placed; then
             problem "$CLICKHOUSE_BACKUPS/$BACKUP exists already" "Remove it, if an earlier run of this script made it."
         fi
     fi
@@ -93,10 +97,11 @@ join_parts() { # the server sends a large file in parts: put them together, and 
 
 place_backup() {
     local place=$CLICKHOUSE_BACKUPS/$BACKUP
-    if [ -e "$DRD_WORK/clickhouse.placed" ] && [ -d "$place" ]; then return 0; fi
+    if is_ours complete && [ -d "$place" ]; then return 0; fi
+    if is_ours placed; then rm -rf -- "$place"; fi # left half-made by an earlier run
     say "unpacking into $place ..."
     mkdir -- "$place"
-    : >"$DRD_WORK/clickhouse.placed" # before it is complete: a later run may remove it
+    note placed
     tar -xf "$DATA/clickhouse/backup.tar" --no-same-owner -C "$place"
     join_parts "$place"
     if [ ! -f "$place/.backup" ]; then die "the server's own list of files (.backup) is not in the backup" "$UNUSABLE"; fi
@@ -104,14 +109,7 @@ place_backup() {
         chown -R --reference="$CLICKHOUSE_BACKUPS" -- "$place" # whoever owns the folder is who the server runs as
     fi
     chmod -R u+rwX,go+rX -- "$place" # the folder above it says who gets here
-    : >"$DRD_WORK/clickhouse.complete"
-}
-
-forget_half_placed() {
-    if [ -e "$DRD_WORK/clickhouse.placed" ] && [ ! -e "$DRD_WORK/clickhouse.complete" ]; then
-        rm -rf -- "${CLICKHOUSE_BACKUPS:?}/$BACKUP"
-        rm -f -- "$DRD_WORK/clickhouse.placed"
-    fi
+    note complete
 }
 
 # ---- restoring --------------------------------------------------------------------------------------------------------
@@ -210,7 +208,6 @@ restore_target() {
     if [ "$CLICKHOUSE_DIRECT" = yes ]; then
         origin="S3($(literal "$CLICKHOUSE_S3_URL"), $(literal "$CLICKHOUSE_S3_KEY"), $(literal "$CLICKHOUSE_S3_SECRET"))"
     else
-        forget_half_placed
         place_backup
         check_databases
         if [ "$problems" -gt 0 ]; then die "$problems thing(s) to put right. Nothing was restored."; fi
