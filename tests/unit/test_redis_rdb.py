@@ -183,6 +183,21 @@ def test_a_scan_counts_by_database_and_samples():
             assert {db: [name for name, _ in pairs] for db, pairs in scan.samples.items()} == {0: [b"a"], 9: [b"c"]}
 
 
+def test_the_sample_does_not_depend_on_how_the_stream_is_cut():
+    """A snapshot larger than what is sampled gives the same sample in the server's pieces and in parts of a backup."""
+    keys = 130
+    body = b"\xfe\x00\xfb" + length(keys) + b"\x00"
+    body += b"".join(b"\x00" + string(b"key %d" % n) + string(bytes([n]) * 60_000) for n in range(keys))
+    data = snapshot(body, 10)
+    assert len(data) > 7 << 20
+    scans = [
+        scan_chunks((data[i : i + size] for i in range(0, len(data), size)), NO_TOOLS, CancelToken())
+        for size in (16384, 1 << 20, 3_000_000, len(data))
+    ]
+    assert 0 < len(scans[0].samples[0]) < keys
+    assert all(scan.samples == scans[0].samples and scan.keys == keys for scan in scans)
+
+
 def test_a_version_nobody_knows_is_checked_by_its_checksum_alone():
     """A snapshot of the future passes on its checksum and says so; without checksum it is refused."""
     data = snapshot(b"\xfe\x00whatever is new", 99)

@@ -89,13 +89,13 @@ class Scanner:
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes; what is wrong with them is said by :meth:`finish`."""
-        if len(self._prefix) < _PREFIX_BYTES:
-            self._prefix += chunk
+        unseen = b"" if self._checker else bytes(self._prefix)
+        # exactly so many bytes, however the stream is cut: the same sample at backup and at verification
+        self._prefix += chunk[: _PREFIX_BYTES - len(self._prefix)]
         if self._checker is None and len(self._prefix) >= 9:
             self._checker = self._begin()
-            self._checker.put(bytes(self._prefix))
-        elif self._checker is not None:
-            self._checker.put(chunk)
+        if self._checker is not None:
+            self._checker.put(unseen + chunk)
         self._size += len(chunk)
         held = self._tail + chunk
         cut = max(0, len(held) - _CRC_BYTES)
