@@ -79,7 +79,7 @@ def verify(ports: Ports, wanted: Sequence[str], *, deep: bool) -> VerifyReport:
             problems = _deep(ports, entry.backup)
         out.append(VerifiedBackup(entry.id, entry.source, tuple(problems)))
         ports.progress(Progress(entry.source, "verified", detail=entry.id))
-    sources = sorted({entry.source for entry in entries})
+    sources = sorted({entry.source for entry in entries}) if wanted else ports.catalog.sources()
     unfinished = tuple(backup_id for source in sources for backup_id in ports.catalog.unfinished(source))
     return VerifyReport(deep, tuple(out), unfinished)
 
