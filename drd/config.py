@@ -168,6 +168,11 @@ def _bind(config: Config) -> Iterator[str]:
             yield f"{path}: the secret is written in the configuration; use {{env: NAME}} or {{file: PATH}}"
 
 
+def secret_references(config: Config) -> list[SecretRef]:
+    """Return every reference to a secret; each says where it stands in the configuration and where the secret is."""
+    return [value for _, value in _leaves(config, "") if isinstance(value, SecretRef)]
+
+
 def _broken_references(config: Config) -> Iterator[str]:
     for path, value in _leaves(config, ""):
         if isinstance(value, SecretRef):

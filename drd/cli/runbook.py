@@ -1,4 +1,4 @@
-"""``drd runbook``: the shell commands that restore a backup without drd."""
+"""``drd runbook``: the shell commands that restore a backup without drd, and the emergency sheet."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from drd.cli import documents
 from drd.cli.session import Session
+from drd.errors import ConfigError
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -16,22 +17,47 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         "runbook",
         help="print how to restore with stock tools",
         parents=[common],
-        description="Print a bash script that restores one backup with stock tools only "
-        "(aws, age, zstd, the database's own).",
+        description="Print a bash script that restores one backup with stock tools only (aws, age, zstd, the "
+        "database's own); or the emergency sheet of the whole configuration, to be printed on paper.",
     )
-    parser.add_argument("backup", metavar="BACKUP", help="id of the backup, or an unambiguous beginning or end of it")
+    parser.add_argument(
+        "backup", metavar="BACKUP", nargs="?", help="id of the backup, or an unambiguous beginning or end of it"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the emergency sheet instead")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, session: Session) -> int:
-    """Print the script."""
+    """Print the script, or the sheet."""
+    if args.markdown is (args.backup is not None):
+        raise ConfigError(
+            "name one backup, or ask for the sheet of the whole configuration",
+            op="runbook",
+            hint="drd runbook BACKUP > restore.sh, or: drd runbook --markdown > emergency.md",
+        )
+    return _sheet(session) if args.markdown else _script(args.backup, session)
+
+
+def _script(backup_id: str, session: Session) -> int:
     from drd.ops.runbook import runbook
 
     services = session.services
-    backup = services.ports.catalog.get(args.backup)
+    backup = services.ports.catalog.get(backup_id)
     script = runbook(backup, services.location, services.ports.formats(backup.engine))
     if session.as_json:
         documents.emit({"id": backup.id, "source": backup.source, "script": script})
     else:
         sys.stdout.write(script)
+    return 0
+
+
+def _sheet(session: Session) -> int:
+    from drd import config
+    from drd.cli.emergency import sheet
+
+    text = sheet(session, config.find_config_file(session.config_path))
+    if session.as_json:
+        documents.emit({"markdown": text})
+    else:
+        sys.stdout.write(text)
     return 0

@@ -16,11 +16,12 @@ from devstack.awkward import Awkward, drop_awkward, make_awkward
 from devstack.ports import free_port
 from devstack.postgres import Postgres
 from devstack.trading import CLICKHOUSE_DATABASE, POSTGRES_DATABASE
+from drd import errors
 from tests.conftest import StartPostgres
 from tests.e2e.conftest import MakeSite
 from tests.support.bare_shell import BareShell
 from tests.support.drd_site import Site
-from tests.support.trading_site import CLICKHOUSE, POSTGRES, REDIS, Platform, Targets
+from tests.support.trading_site import CLICKHOUSE, POSTGRES, REDIS, BackedUp, Platform, Targets
 
 pytestmark = pytest.mark.e2e
 
@@ -239,3 +240,44 @@ def test_clickhouse(
     again = env | {"DRD_WORK": str(tmp_path / "again")}
     shell.run(script, again).fails(f"the database {CLICKHOUSE_DATABASE} exists and holds tables", "put right")
     assert targets.found(CLICKHOUSE) == targets.expected(CLICKHOUSE)
+
+
+def test_the_emergency_sheet(backed_up: BackedUp) -> None:
+    """On paper: sources, store, where each secret is, who can decrypt, commands both ways, exit codes; no secret."""
+    site = backed_up.site
+    text = site("runbook", "--markdown", write_config=False).succeeds().out
+    for source, backup_id in backed_up.ids.items():
+        assert re.search(rf"(?m)^\| {source} \| .* \| `{backup_id}` \| 20.* UTC \|", text)
+        assert f"drd runbook {backup_id} > restore-{source}.sh" in text
+    assert f"| `sources.{REDIS}.password` | environment variable `REDIS_PASSWORD` |" in text
+    assert f"| `encryption.identity` | file `{site.identity_file}` |" in text
+    assert f"| `{site.config['encryption']['recipients'][0]}` | yes | {', '.join(backed_up.ids)} |" in text
+    assert str(site.store_dir) in text
+    assert f"export DRD_CONFIG={site.config_file}" in text
+    codes = {int(code) for code in re.findall(r"(?m)^\| (\d+) \| ", text)}
+    assert codes >= {
+        kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DrdError)
+    }
+    for line in text.split("```")[1::2]:
+        assert max(map(len, line.splitlines())) <= 160
+    assert site("runbook", "--markdown", "--json", write_config=False).json["markdown"].startswith("# When the data")
+
+
+def test_the_emergency_sheet_of_an_empty_store(make_site: MakeSite) -> None:
+    """Before the first backup there is a sheet too, and it says that nothing can be restored."""
+    site = make_site(store="s3")
+    text = site("runbook", "--markdown").succeeds().out
+    assert text.count("| **none** |") == len(site.sources)
+    assert f"bucket: `{site.config['store']['bucket']}`, prefix: `trading`" in text
+    assert "repository id: `none yet`" in text
+
+
+def test_a_script_or_the_sheet(backed_up: BackedUp) -> None:
+    """Neither, or both at once, is a mistake of the command line; an unknown backup is none that there is."""
+    site = backed_up.site
+    site("runbook", write_config=False).fails(2, "name one backup", hint="--markdown")
+    site("runbook", "--markdown", backed_up.ids[REDIS], write_config=False).fails(2, "name one backup")
+    site("runbook", "20200101T000000Z-aaaaaa", write_config=False).fails(10, "no backup has the id")
+    document = site("runbook", backed_up.ids[REDIS], "--json", write_config=False).succeeds().json
+    assert document["script"].startswith("#!/usr/bin/env bash\n")
+    assert document["source"] == REDIS
