@@ -42,7 +42,7 @@ class ActingPrimary:
     def __init__(
         self, listen: str, size_bytes: int, snapshot: Snapshot, passed: Callable[[int], None], silence_s: float
     ) -> None:
-        self.password = secrets.token_hex(32)
+        self.password = secrets.token_hex(32)  # until the target was given one
         self.connected = threading.Event()
         self.sent = threading.Event()
         self.error: DrdError | None = None

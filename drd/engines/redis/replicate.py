@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import redis
 
-from drd.engines.redis.connect import Client, config_get, mapped, open_client
+from drd.engines.redis.connect import Client, mapped, open_client
+from drd.engines.redis.lent import settings_lent
 from drd.engines.redis.primary import ActingPrimary
 from drd.engines.redis.settings import Address, RedisSettings
 from drd.engines.redis.topology import read_info
@@ -24,7 +25,6 @@ from drd.protocols import ArtifactReader, WorkContext
 
 CONNECT_BACK_S = 10.0
 _POLL_S = 0.05
-_REPL_TIMEOUT_S = 3600  # a store that stalls must not end the transfer; drd has its own limits
 
 
 class CannotConnectBack(TargetError):
@@ -70,33 +70,10 @@ def replicate(
     ):
         job = _Job(settings, target, client, ctx)
         announced = Address(settings.holder_advertise or settings.holder_listen, primary.address.port)
-        with _settings_lent(job, primary.password), _as_replica(job, announced):
+        with settings_lent(client, target) as primary.password, _as_replica(job, announced):
             _wait_for_connection(job, primary, announced)
             _wait_for_load(job, primary)
         _wait_for_append_only_file(job)
-
-
-@contextmanager
-def _settings_lent(job: _Job, password: str) -> Iterator[None]:
-    """Set the replication password (and patience) for the block, and put the target's own back afterwards."""
-    lent = {"masterauth": password, "masteruser": "", "repl-timeout": str(_REPL_TIMEOUT_S)}
-    before: dict[str, str] = {}
-    try:
-        for name, value in lent.items():
-            old = config_get(job.client, name)
-            if old is None:
-                if name == "masterauth":
-                    raise TargetError(
-                        f"{job.target} does not let drd read its settings (CONFIG GET masterauth)",
-                        hint="give the login +config, or set restore_via: keys",
-                    )
-                continue
-            before[name] = old
-            job.client.execute_command("CONFIG", "SET", name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            job.client.execute_command("CONFIG", "SET", name, value)
 
 
 @contextmanager

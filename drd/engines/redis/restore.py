@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 from typing import Literal
 
+from drd.engines.redis.connect import client
 from drd.engines.redis.dump import ACL_ARTIFACT, RDB_ARTIFACT
 from drd.engines.redis.keys import restore_keys
+from drd.engines.redis.lent import take_back
 from drd.engines.redis.rdb.cursor import Cursor
 from drd.engines.redis.rdb.walk import is_supported, read_magic
 from drd.engines.redis.replicate import CannotConnectBack, replicate
@@ -38,6 +40,10 @@ def inspect(settings: RedisSettings, backup: Backup) -> TargetState:
 def restore(settings: RedisSettings, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> RestoreResult:
     """Load the backup into the empty target; see :class:`drd.protocols.Engine`."""
     layout, nodes = look(settings)
+    notices: list[Notice] = []
+    if any(node.left_behind for node in nodes):
+        notices = _take_back(settings, nodes)
+        layout, nodes = look(settings)
     found = state(layout, nodes)
     if not found.empty:
         raise TargetNotEmpty(
@@ -46,7 +52,6 @@ def restore(settings: RedisSettings, backup: Backup, artifacts: ArtifactReader, 
         )
     require_fit(settings, layout, nodes, backup)
     snapshots = snapshots_of(artifacts)
-    notices = []
     if ACL_ARTIFACT in artifacts.names():
         notices.append(
             Notice("acl_not_restored", f"users are in the backup as {ACL_ARTIFACT}, but were not changed here")
@@ -64,6 +69,16 @@ def restore(settings: RedisSettings, backup: Backup, artifacts: ArtifactReader, 
         if why:
             notices.append(Notice("restored_key_by_key", f"restored key by key: {why}"))
     return RestoreResult(tuple(notices))
+
+
+def _take_back(settings: RedisSettings, nodes: list[TargetNode]) -> list[Notice]:
+    """Undo what a restore left that was killed."""
+    notices = []
+    for node in nodes:
+        if node.left_behind:
+            with client(settings, node.address, "target", "REPLICAOF") as c:
+                notices.append(take_back(c, node.address))
+    return notices
 
 
 def _way(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import redis
 
 from drd.engines.redis.connect import Client, config_get, mapped, open_client, text
+from drd.engines.redis.lent import is_left_behind
 from drd.engines.redis.rdb.crc import crc64
 from drd.engines.redis.settings import Address, RedisSettings
 from drd.engines.redis.topology import Info, Layout, discover, read_info
@@ -27,6 +28,8 @@ class TargetNode:
     modules: tuple[str, ...]
     max_memory_bytes: int
     tls_replication: bool
+    left_behind: bool = False
+    """Whether it is the half-filled target of a restore that was killed, which the next one empties."""
 
     @property
     def product(self) -> str:
@@ -74,6 +77,7 @@ def _ask(settings: RedisSettings, address: Address) -> TargetNode:
             modules=_modules(c),
             max_memory_bytes=int(info.get("maxmemory", "0") or 0),
             tls_replication=config_get(c, "tls-replication") == "yes",
+            left_behind=is_left_behind(info, config_get(c, "masterauth")),
         )
 
 
@@ -96,6 +100,8 @@ def state(layout: Layout, nodes: list[TargetNode]) -> TargetState:
     first = nodes[0]
     where = str(first.address) if len(nodes) == 1 else f"cluster of {len(nodes)} primaries at {first.address}"
     span = "db 0" if layout.kind == "cluster" or first.databases == 1 else f"db 0–{first.databases - 1}"
+    if any(node.left_behind for node in nodes):
+        return TargetState(f"{where} {span} (left by a restore that was killed, and emptied first)", empty=True)
     held = [phrase if len(nodes) == 1 else f"{node.address}: {phrase}" for node in nodes for phrase in node.contents]
     detail = ", ".join(held[:6]) + (f" and {len(held) - 6} more" if len(held) > 6 else "")
     return TargetState(f"{where} {span}" + (" (empty)" if not held else ""), not held, detail)
@@ -104,12 +110,14 @@ def state(layout: Layout, nodes: list[TargetNode]) -> TargetState:
 def require_fit(settings: RedisSettings, layout: Layout, nodes: list[TargetNode], backup: Backup) -> None:
     """Raise :class:`~drd.errors.TargetError`, untouched, when this target cannot take this backup."""
     for node in nodes:
-        if node.info.get("role") not in {None, "master"}:
+        if node.info.get("role") not in {None, "master"} and not node.left_behind:
             raise TargetError(
                 f"{node.address} is a replica of {node.info.get('master_host')}:{node.info.get('master_port')}",
                 hint="restore into its primary, or make it one first: REPLICAOF NO ONE",
             )
     version = backup.facts.get("rdb_version")
+    if any(node.left_behind for node in nodes):
+        return  # it takes no commands that write before it is its own primary again; then it is asked
     if isinstance(version, int) and not _reads(settings, layout, nodes[0].address, version):
         raise TargetError(
             f"the backup is RDB version {version} (from {backup.engine_version}), which {nodes[0].address} "
