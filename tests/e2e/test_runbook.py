@@ -210,6 +210,26 @@ def test_redis(platform: Platform, make_site: MakeSite, shell: BareShell, tmp_pa
         client.close()
 
 
+def test_what_drd_has_decoded(backed_up: BackedUp, targets: Targets, platform: Platform, tmp_path: Path) -> None:
+    """The script starts from what ``drd restore --into DIR`` wrote as well, and needs neither store nor identity then."""
+    site, target = backed_up.site, platform.clickhouse_target
+    site(
+        "restore", "--at", "now", "--source", CLICKHOUSE, "--into", str(tmp_path / "out"), write_config=False
+    ).succeeds()
+    script = site("runbook", backed_up.ids[CLICKHOUSE], write_config=False).succeeds().out
+    env = {
+        "DRD_WORK": str(tmp_path / "work"),
+        "DRD_DECODED": str(tmp_path / "out" / CLICKHOUSE),
+        "DRD_STORE_PATH": "/nowhere",
+        "CLICKHOUSE_URL": f"http://{target.host}:{target.port}",
+        "CLICKHOUSE_USER": target.user,
+        "CLICKHOUSE_PASSWORD": target.password,
+        "CLICKHOUSE_BACKUPS": str(target.backups_dir),
+    }
+    BareShell(tmp_path / "bare").run(script, env).succeeds()
+    assert targets.found(CLICKHOUSE) == targets.expected(CLICKHOUSE)
+
+
 @pytest.mark.parametrize("mode", ["gateway", "disk", "direct"])
 def test_clickhouse(
     platform: Platform, make_site: MakeSite, targets: Targets, shell: BareShell, tmp_path: Path, mode: str
