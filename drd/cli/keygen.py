@@ -39,7 +39,11 @@ def run(args: argparse.Namespace, session: Session) -> int:
             f"{path} exists already; nothing was written", op="keygen", hint="name another file with --output"
         ) from error
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}", op="keygen") from error
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}",
+            op="keygen",
+            hint="name a file in an existing folder with --output",
+        ) from error
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
         stream.flush()
