@@ -1,6 +1,6 @@
 """S3 and what speaks like it: AWS, SeaweedFS, MinIO, Ceph and others, with put, get, list and delete rights alone.
 
-botocore is imported when a store is made, not with this module, for a quick start of the command line.
+boto3 is imported when a store is made, not with this module, for a quick start of the command line.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class S3Store:
     """
 
     def __init__(self, settings: S3Settings, *, clock: Clock = utc_now) -> None:
-        from drd.stores.s3_client import S3Client  # noqa: PLC0415  botocore is slow to import
+        from drd.stores.s3_client import S3Client  # noqa: PLC0415  boto3 is slow to import
 
         self._settings = settings
         self._folder = settings.folder

@@ -1,7 +1,4 @@
-"""The one place that touches botocore: makes the client, calls it, and maps every foreign error.
-
-It is botocore's own client, which boto3 hands out too: boto3 adds a tenth of a second to every start and nothing that
-is used here.
+"""The one place that touches boto3: makes the client, calls it, and maps every foreign error.
 
 Importing it costs a fifth of a second; only :class:`drd.stores.s3.S3Store` does, when it is made.
 """
@@ -15,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import botocore.session
+import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -76,7 +73,7 @@ class S3Client:
     def call(
         self, operation: str, key: str = "", *, expected: frozenset[str] = frozenset(), **params: Any
     ) -> dict[str, Any] | None:
-        """Call ``operation`` (botocore's name) and return its answer, a body read whole; ``key`` is for messages.
+        """Call ``operation`` (boto3's name) and return its answer, a body read whole; ``key`` is for messages.
 
         Returns None for an error answer whose status or code is ``expected``; raises drd's store errors for others.
         """
@@ -167,7 +164,7 @@ def _connect(settings: S3Settings) -> Any:
         s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},
         user_agent_extra="drd",
     )
-    return botocore.session.Session().create_client(
+    return boto3.session.Session().client(
         "s3",
         endpoint_url=settings.endpoint_url,
         region_name=settings.region,
