@@ -1,6 +1,6 @@
 """Measure PostgreSQL backup and restore beside pg_dump and pg_restore on the same database, in one run.
 
-``python benchmarks/postgres.py [--scale 6] [--rounds 3] [--jobs-of-peer 2] [--skip-double]``
+``python benchmarks/postgres.py [--scale 6] [--rounds 3] [--restores 3] [--skip-double]``
 
 The database is the trading platform's (uuids, decimals, JSON, times); scale 24 is about 1 GB, the least for which the
 targets are meant: at less, the start of the command line weighs more. drd compresses (zstd 1), encrypts (age), digests
@@ -94,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=6.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--restores", type=int, default=3, help="rounds of restores, which take longest; 0 for none")
     parser.add_argument("--jobs-of-peer", type=int, default=2)
     parser.add_argument("--skip-double", action="store_true", help="do not see what more data does to memory and spool")
     args = parser.parse_args()
@@ -103,18 +104,20 @@ def main() -> None:
         bench = Bench(postgres, s3, Path(folder), postgres.fresh_database("bench"), args.jobs_of_peer)
         with postgres.connect(bench.database) as connection:
             rows = load_postgres(connection, scale=args.scale)
-        measure(bench, args.rounds, sum(rows.values()), double=not args.skip_double)
+        measure(bench, args, sum(rows.values()))
 
 
-def measure(bench: Bench, rounds: int, rows: int, *, double: bool) -> None:
-    """Measure backups, then restores, then what three times the data takes of memory and spool."""
+def measure(bench: Bench, args: argparse.Namespace, rows: int) -> None:
+    """Measure backups, then restores, then what several times the data takes of memory and spool."""
+    rounds = args.rounds
     headline(f"PostgreSQL: {database_mib(bench):.0f} MiB in the server, {rows:,} rows; best and median of {rounds}")
     directory = bench.folder / "directory"
     local, remote = backups(bench, rounds, directory)
     print(f"  drd: to a folder {local.peaks()}; to S3 {remote.peaks()}", end="")
     print(f" (limits {MEMORY_LIMIT_MIB} and {SPOOL_LIMIT_MIB} MiB)")
-    restores(bench, rounds, directory, local, remote)
-    if double:
+    if args.restores:
+        restores(bench, args.restores, directory, local, remote)
+    if not args.skip_double:
         more_data(bench, local, remote)
 
 
