@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JOBS ?= 3
 
 .PHONY: help setup demo test check fmt bench clean lock schema
 
@@ -27,8 +28,8 @@ $(READY): requirements-dev.lock pyproject.toml .ci/system-packages
 demo: setup ## Back up, destroy and restore the trading platform on real servers, from nothing to proof
 	$(BIN)/drd demo
 
-test: setup ## Run every test, on real servers
-	$(BIN)/python -m pytest
+test: setup ## Run every test, on real servers, a few files at a time (JOBS=1: one after the other)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 check: setup ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .
