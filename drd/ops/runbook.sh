@@ -20,7 +20,10 @@ problem() { # problem WHAT [WHAT TO DO]...: collected, so that you see all of th
     for line; do printf '    %s\n' "$line" >&2; done
 }
 
-sha256_of() { local sum; sum=$(sha256sum <"$1") && printf '%s' "${sum%% *}"; }
+has_digest() { # has_digest FILE SHA-256
+    local found
+    found=$(sha256sum <"$1") && [ "${found%% *}" = "$2" ]
+}
 
 # ---- the store ------------------------------------------------------------------------------------------------------
 
@@ -78,15 +81,12 @@ good_part() { # good_part DIGEST KEY: put the path of a part with the right SHA-
         if [ ! -f "$part" ]; then die "$2 is missing in $STORE_PATH" "$UNUSABLE"; fi
     else
         part=$DRD_WORK/stored/$2
-        if [ ! -f "$part" ] || [ "$(sha256_of "$part")" != "$1" ]; then # not here yet, or cut short: fetch it by itself
-            mkdir -p -- "${part%/*}"
-            rm -f -- "$part"
-            get_object "$2" "$part" || die "the store did not give $2 (see above)" "$AGAIN" "$UNUSABLE"
-        fi
+        if [ -f "$part" ] && has_digest "$part" "$1"; then return 0; fi
+        mkdir -p -- "${part%/*}" # not here yet, or cut short: fetch it by itself
+        rm -f -- "$part"
+        get_object "$2" "$part" || die "the store did not give $2 (see above)" "$AGAIN" "$UNUSABLE"
     fi
-    if [ "$(sha256_of "$part")" != "$1" ]; then
-        die "$2 is damaged: its SHA-256 is not $1, which the backup recorded" "$UNUSABLE"
-    fi
+    has_digest "$part" "$1" || die "$2 is damaged: its SHA-256 is not $1, which the backup recorded" "$UNUSABLE"
 }
 
 # ---- from parts to files --------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ check_store() { # the smallest part is fetched and decoded: that proves the way,
     local file=$DRD_WORK/probe
     if ! get_object "$PROBE_KEY" "$file"; then
         problem "the store did not give $PROBE_KEY (see above)" "$STORE_HINT"
-    elif [ "$(sha256_of "$file")" != "$PROBE_DIGEST" ]; then
+    elif ! has_digest "$file" "$PROBE_DIGEST"; then
         problem "$PROBE_KEY is damaged: its SHA-256 is not $PROBE_DIGEST" "$UNUSABLE"
     elif ! decode "$file" >/dev/null; then
         problem "$PROBE_KEY cannot be decoded (see above)" "DRD_IDENTITY must hold the secret key of: $RECIPIENTS"

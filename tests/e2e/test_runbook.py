@@ -211,7 +211,7 @@ def test_redis(platform: Platform, make_site: MakeSite, shell: BareShell, tmp_pa
 
 
 def test_what_drd_has_decoded(backed_up: BackedUp, targets: Targets, platform: Platform, tmp_path: Path) -> None:
-    """The script starts from what ``drd restore --into DIR`` wrote as well, and needs neither store nor identity then."""
+    """It starts from what ``drd restore --into DIR`` wrote as well, and then needs neither store nor identity."""
     site, target = backed_up.site, platform.clickhouse_target
     site(
         "restore", "--at", "now", "--source", CLICKHOUSE, "--into", str(tmp_path / "out"), write_config=False
