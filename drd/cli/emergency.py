@@ -96,7 +96,7 @@ def _sources(facts: _Facts) -> Iterator[str]:
         if backup is None:
             yield f"| {name} | {where} | **{'none' if entry is None else 'damaged'}** | – | – | – |"
             continue
-        cells = (render.when(backup.recovery_point), render.size(backup.plain_bytes), render.number(backup.rows))
+        cells = (render.point(backup.recovery_point), render.size(backup.plain_bytes), render.number(backup.rows))
         yield f"| {name} | {where} | `{backup.id}` | {' | '.join(cells)} |"
     yield ""
     yield "This was so when the sheet was printed; there will be newer ones: `drd list`."

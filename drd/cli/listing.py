@@ -60,7 +60,7 @@ def _print(entries: list[CatalogEntry], unfinished: dict[str, list[str]]) -> Non
                 render.size(backup.plain_bytes),
                 render.size(backup.stored_bytes),
                 render.number(backup.rows),
-                render.when(backup.recovery_point),
+                render.point(backup.recovery_point),
             )
         )
     print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "STORED", "ROWS/KEYS", "STATE AS OF"), rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TextIO
 
 from drd.errors import DrdError
@@ -43,6 +43,11 @@ def span(seconds: float | None) -> str:
 def when(moment: datetime | None) -> str:
     """Return a time as ``2026-11-22 18:14:55 UTC``; a dash for None."""
     return "–" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def point(moment: datetime | None) -> str:
+    """Return a recovery point as :func:`when` does, rounded up: asking for the printed time then reaches it."""
+    return when(moment and moment + timedelta(microseconds=999_999))
 
 
 def number(count: int | None) -> str:

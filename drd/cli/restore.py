@@ -203,7 +203,7 @@ def _print_plan(at: datetime, planned: list[PlannedRestore]) -> None:
         (
             item.source,
             f"{item.backup.id} {item.backup.kind}",
-            render.when(item.backup.recovery_point),
+            render.point(item.backup.recovery_point),
             render.span(item.gap_s),
             item.target.description,
         )

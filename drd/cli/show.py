@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         return 0
     facts = [
         ("source", f"{backup.source} ({backup.engine} {backup.engine_version})"),
-        ("state as of", render.when(backup.recovery_point)),
+        ("state as of", render.point(backup.recovery_point)),
         ("kind", backup.kind + (f", child of {backup.parent}" if backup.parent else "")),
         ("taken", f"{render.when(backup.started_at)}, in {render.span(backup.duration_s)}"),
         ("data", f"{render.size(backup.plain_bytes)} in {render.plural(len(backup.artifacts), 'artifact')}"),

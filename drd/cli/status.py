@@ -47,7 +47,7 @@ def _answer(report: StatusReport) -> str:
     if report.recoverable_to is not None:
         age = render.span((report.at - report.recoverable_to).total_seconds())
         which = "the one source" if len(configured) == 1 else f"all {len(configured)} sources"
-        point = render.when(report.recoverable_to)
+        point = render.point(report.recoverable_to)
         return f"Recoverable now: yes, {which}, to {point} ({age} ago). Not proven by a drill."
     lacking = [item.source for item in configured if item.newest is None]
     if not lacking:
@@ -60,7 +60,7 @@ def _row(item: SourceStatus) -> tuple[str, ...]:
     if item.within_rpo is not None:
         rpo = ("✓ " if item.within_rpo else "✗ ") + render.span(item.rpo_s)
     if item.oldest and item.newest:
-        newest = f"{item.newest.recovery_point:%Y-%m-%d %H:%M:%S}"
+        newest = render.point(item.newest.recovery_point).removesuffix(" UTC")
         length_s = (item.newest.recovery_point - item.oldest.recovery_point).total_seconds()
         window = f"{render.span(length_s)}, {render.plural(item.backups, 'backup')}"
     return (item.source, newest, render.span(item.age_s), rpo, window)
