@@ -142,6 +142,8 @@ class Folders:
                     if entry.name.isascii() or _is_text(entry.name):
                         found.append((entry.name, is_folder))
         except (FileNotFoundError, NotADirectoryError):
+            if os.path.lexists(self.root) and not self.root.is_dir():
+                raise  # a file in the place of the whole store is no empty store
             return []  # removed meanwhile, or the prefix names no folder
         found.sort(key=lambda item: f"{item[0]}/" if item[1] else item[0])
         return found
