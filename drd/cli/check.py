@@ -53,6 +53,6 @@ def exit_code(items: tuple[CheckItem, ...]) -> int:
     failed = [item.name for item in items if item.outcome == "failed"]
     if not failed:
         return 0
-    if any(name.startswith("store") for name in failed):
+    if any(name.startswith("store: ") for name in failed):
         return StoreError.exit_code
     return SourceError.exit_code if any(": " in name for name in failed) else 2

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from drd.cli.check import exit_code
+from drd.cli.main import main
 from drd.config import find_config_file
 from drd.config_urls import mask_url
 from drd.errors import ConfigError
+from drd.model import CheckItem
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
 from drd.stores.local import LocalStore
@@ -93,3 +98,35 @@ def test_verify_takes_the_end_of_an_id_and_refuses_nothing_at_all(site: Path) ->
     empty = shell(site, "drd verify", DRD_STORE__PATH=str(site / "mistyped"))
     assert empty.returncode == 10
     assert "no backup to verify" in empty.stderr
+
+
+def test_the_printed_recovery_point_can_be_asked_for(site: Path) -> None:
+    """A recovery point between two seconds is printed as the second that reaches it."""
+    store = LocalStore(site / "store")
+    at = datetime(2026, 11, 22, 19, 0, 0, 400_000, tzinfo=UTC)
+    backup = store_backup(store, Codec(1), {"fingerprint.json": [b"{}"]}, backup_id="20261122T190000Z-abcdef")
+    Catalog(store).publish(dataclasses.replace(backup, recovery_point=at))
+    printed = shell(site, "drd list src").stdout.splitlines()[2].split("  ")[-1].strip()
+    assert printed == "2026-11-22 19:00:01 UTC"
+    planned = shell(site, f"drd restore --at '{printed}' --source src --into out --dry-run")
+    assert "20261122T190000Z-abcdef" in planned.stdout
+
+
+def test_a_file_in_the_place_of_the_store_is_no_empty_store(site: Path) -> None:
+    """Listing says what is wrong instead of that there are no backups yet."""
+    done = shell(site, "drd list", DRD_STORE__PATH=str(site / "drd.yaml"))
+    assert done.returncode == 12
+    assert "Not a directory" in done.stderr
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf", "-1", "0", "x"])
+def test_a_demo_of_no_size_is_refused(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A scale that is no positive number is a usage error, before any server is started."""
+    assert main(["demo", f"--scale={scale}"]) == 2
+    assert "above 0" in capsys.readouterr().err
+
+
+def test_a_source_whose_name_begins_like_the_store_is_a_source() -> None:
+    """A failing check of the source ``storefront`` is exit 13, not 12."""
+    assert exit_code((CheckItem("storefront: server", "failed", ""),)) == 13
+    assert exit_code((CheckItem("store: write", "failed", ""),)) == 12
