@@ -54,7 +54,7 @@ def runbook(backup: Backup, location: S3Location | FolderLocation, backup_format
         "\n".join(_title(backup, location, engine)),
         f"set -Eeuo pipefail\numask 077\nexport LC_ALL=C\n\n{_rule('this backup')}",
         "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()),
-        _SHELL.read_text(encoding="utf-8"),
+        f"{_rule('how')}\n\n{_SHELL.read_text(encoding='utf-8')}",
         f"{_rule(backup.engine)}\n\n{engine.shell}",
         _rule("what to fetch: folders; files with their size, and below each its parts in order, SHA-256 and key"),
         "parts() {\n    cat <<'PARTS'\n" + "".join(f"{line}\n" for line in _parts(fetched)) + "PARTS\n}\n",
@@ -98,7 +98,7 @@ def _title(backup: Backup, location: S3Location | FolderLocation, engine: Engine
     yield "#"
     yield from (f"# {line}" for line in _WHAT_IT_DOES)
     yield "#"
-    yield "# Export these, then run it:  bash restore.sh"
+    yield "# Export these (those with a meaning in parentheses may be left out), then run it:  bash restore.sh"
     yield from (f"#   {name:24} {meaning}" for name, meaning in settings(backup, location, engine))
     yield f"# Needs: bash, coreutils, awk, sed, grep, {', '.join(_programs(backup, location, engine))}"
 
