@@ -1,4 +1,4 @@
-"""Turn SIGINT and SIGTERM into cancellation, without running anything inside a signal handler."""
+"""Turn SIGINT, SIGTERM and SIGHUP into cancellation, without running anything inside a signal handler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Self
 from drd.cancel import CancelToken
 from drd.errors import Cancelled
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_S = 0.3
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -41,6 +41,8 @@ class Interrupts:
         os.set_blocking(self._write, False)
         self._pipe_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in _SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: it shall outlive its terminal
             self._before[number] = signal.signal(number, lambda *_: None)
         self._thread.start()
         return self
@@ -65,8 +67,9 @@ class Interrupts:
             if first_at is None:
                 first_at = now
                 self._cancel.cancel()
-                name = signal.Signals(byte[0]).name
-                print(f"\ndrd: {name}: stopping and undoing; once more to stop at once", file=sys.stderr, flush=True)
+                text = f"\ndrd: {signal.Signals(byte[0]).name}: stopping and undoing; once more to stop at once"
+                with contextlib.suppress(OSError):  # the terminal, or what read from here, is gone
+                    print(text, file=sys.stderr, flush=True)
             elif now - first_at > _SAME_S:
                 _end_at_once()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,3 +69,30 @@ def test_reading_a_catalog_ends_with_an_interruption() -> None:
     with pytest.raises(Cancelled):
         Catalog(RetryStore(inner, cancel=cancel)).entries()
     assert sum(method == "get" for method, _ in inner.calls) <= 10
+
+
+@pytest.mark.parametrize(("prefix", "stops"), [((), True), (("nohup",), False)])
+def test_a_lost_terminal_interrupts_unless_nohup(prefix: tuple[str, ...], stops: bool) -> None:
+    """SIGHUP, as a dropped ssh session sends it, undoes like Ctrl-C even when standard error is gone."""
+    script = (
+        "import sys; from drd.cancel import CancelToken; from drd.cli.interrupts import Interrupts\n"
+        "token = CancelToken()\n"
+        "with Interrupts(token):\n"
+        "    print('ready', flush=True); token._event.wait(1.5); print(token.cancelled, flush=True)\n"
+    )
+    child = subprocess.Popen(
+        [*prefix, sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stdout.readline() == b"ready\n"
+    if not prefix:
+        child.stderr.close()
+    child.send_signal(signal.SIGHUP)
+    assert child.stdout.readline() == f"{stops}\n".encode()
+    child.wait(20)
+    child.stdout.close()
+    child.stderr.close()
