@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from psycopg.conninfo import make_conninfo
 
 from devstack import truth
 from devstack.awkward import Awkward, drop_awkward, make_awkward
@@ -59,6 +60,10 @@ def access(platform: Platform, site: Site, folder: Path) -> dict[str, str]:
     }
 
 
+def access_by_folder(site: Site, folder: Path) -> dict[str, str]:
+    return {"DRD_WORK": str(folder / "work"), "DRD_IDENTITY": str(site.identity_file)}
+
+
 def libpq(server: Postgres) -> dict[str, str]:
     return {"PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": server.user, "PGPASSWORD": server.password}
 
@@ -74,7 +79,9 @@ def asked(server: Postgres, program: str, *arguments: str) -> str:
 
 def schema_of(server: Postgres, database: str) -> str:
     """Return everything about a database but its rows."""
-    return asked(server, "pg_dump", "--schema-only", "--create", f"--dbname={database}")
+    return asked(
+        server, "pg_dump", "--schema-only", "--create", "--encoding=UTF8", f"--dbname={make_conninfo(dbname=database)}"
+    )
 
 
 def globals_of(server: Postgres, roles: tuple[str, ...]) -> list[str]:
@@ -150,6 +157,40 @@ def test_postgres_from_a_plain_folder(
     said = shell.run(script, env).succeeds()  # one database was done, the other was not: only that is made again
     assert "db-0 was restored by an earlier run" in said.text
     demand_equal_postgres(platform.postgres, fresh, awkward)
+
+
+def test_postgres_all_of_a_server(
+    make_site: MakeSite, start_postgres: StartPostgres, shell: BareShell, tmp_path: Path
+) -> None:
+    """Every database of a server, among them ``postgres`` itself, one without a schema public, and one in Latin 1."""
+    source, fresh = start_postgres(name="all"), start_postgres(name="all-restored")
+    odd = 'it\'s "odd" \\ = x $(touch oops)'
+    quoted = '"' + odd.replace('"', '""') + '"'
+    with source.connect() as connection:
+        connection.execute("CREATE TABLE in_postgres AS SELECT 1 AS one")
+        connection.execute('CREATE ROLE "o\'neil; ""x""" LOGIN PASSWORD \'p;\'\'"w\'')
+        connection.execute('COMMENT ON ROLE "o\'neil; ""x""" IS E\'two\\nlines;\\nCREATE ROLE evil SUPERUSER;\'')
+        create = f'CREATE DATABASE {quoted} TEMPLATE template0 ENCODING LATIN1 LOCALE \'C\' OWNER "o\'neil; ""x"""'
+        connection.execute(create.encode())
+    with source.connect(odd) as connection:
+        connection.execute("DROP SCHEMA public")
+        connection.execute('CREATE SCHEMA "größe"')
+        connection.execute("CREATE TABLE \"größe\".t AS SELECT 'é' || n AS v FROM generate_series(1, 9) n")
+    site = make_site(POSTGRES)
+    site.sources[POSTGRES] |= {"url": source.url(), "databases": "all", "password": {"env": "PG_ALL"}}
+    site.env["PG_ALL"] = source.password
+    script = back_up(site, POSTGRES)
+    shell.run(script, access_by_folder(site, tmp_path) | libpq(fresh)).succeeds()
+    assert truth.of_postgres(fresh, "postgres") == truth.of_postgres(source, "postgres") != {}
+    assert schema_of(fresh, odd) == schema_of(source, odd)
+    with fresh.connect(odd) as connection:
+        assert connection.execute('SELECT v FROM "größe".t ORDER BY 1').fetchall()[8] == ("é9",)
+    assert globals_of(fresh, ("o'neil", "two", "lines", "evil")) == globals_of(
+        source, ("o'neil", "two", "lines", "evil")
+    )
+    with fresh.connect() as connection:
+        assert connection.execute("SELECT FROM pg_roles WHERE rolname = 'evil'").fetchall() == []
+    assert list(tmp_path.rglob("oops")) == []
 
 
 def test_postgres_that_fails_half_way(
