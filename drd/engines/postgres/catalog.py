@@ -15,7 +15,7 @@ OLDEST_MAJOR = 12
 NEWEST_MAJOR = 18
 
 # Relations, functions and types of people: not the system's, and not an extension's own.
-_USER_RELATIONS = """
+USER_RELATIONS = """
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -108,7 +108,7 @@ def describe_database(session: Session) -> dict[str, Json]:
         session, "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'public')"
     )
     (found["unlogged_tables"],) = one(
-        session, f"SELECT pg_catalog.count(*) {_USER_RELATIONS} AND c.relkind = 'r' AND c.relpersistence = 'u'"
+        session, f"SELECT pg_catalog.count(*) {USER_RELATIONS} AND c.relkind = 'r' AND c.relpersistence = 'u'"
     )
     return found
 
@@ -125,7 +125,7 @@ def table_bytes(session: Session) -> int | None:
             session.execute("SET LOCAL lock_timeout = '200ms'")
             (size,) = one(
                 session,
-                f"SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint {_USER_RELATIONS} "
+                f"SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint {USER_RELATIONS} "
                 "AND c.relkind = 'r' AND c.relpersistence <> 't'",
             )
     except psycopg.errors.LockNotAvailable:
@@ -137,7 +137,7 @@ def largest_table(session: Session) -> tuple[str, int]:
     """Return the name and estimated size of the largest table, ``("", 0)`` without one; takes no lock."""
     row = session.execute(
         f"SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), {_PAGES} "
-        f"{_USER_RELATIONS} AND c.relkind = 'r' ORDER BY 2 DESC, 1 LIMIT 1".encode()
+        f"{USER_RELATIONS} AND c.relkind = 'r' ORDER BY 2 DESC, 1 LIMIT 1".encode()
     ).fetchone()
     return (str(row[0]), int(row[1] or 0)) if row else ("", 0)
 
@@ -151,7 +151,7 @@ def contents(session: Session) -> str:
         session,
         """SELECT count(*) FILTER (WHERE c.relkind IN ('r', 'p')),
                   count(*) FILTER (WHERE c.relkind IN ('v', 'm', 'S', 'f'))"""
-        + _USER_RELATIONS,
+        + USER_RELATIONS,
     )
     if tables:
         name, size = largest_table(session)

@@ -19,6 +19,7 @@ import psycopg
 from drd.engines.children import Child, running
 from drd.engines.postgres import catalog
 from drd.engines.postgres.connection import Endpoint, Session, mapped
+from drd.engines.postgres.held import Changed, HeldTables, locked_tables, room_for_locks
 from drd.engines.postgres.inventory import inventory
 from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.spool import SpoolShipper, can_punch
@@ -32,6 +33,7 @@ DATABASES_ARTIFACT = "databases.json"
 GLOBALS_ARTIFACT = "globals.sql"
 COMPARED = ("rows", "sha256", "objects", "bytes", "last_value", "is_called", "populated")
 
+_SNAPSHOT_TRIES = 5
 _LOCKED = re.compile(r"lock timeout|could not obtain lock|statement timeout", re.IGNORECASE)
 
 
@@ -44,6 +46,7 @@ class _Source:
     snapshot: str
     taken_at: datetime
     properties: dict[str, Json]
+    tables: HeldTables
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ def dump(settings: PostgresSettings, endpoint: Endpoint, sink: ArtifactSink, ctx
         pg_dumpall = find_tool("pg_dumpall", major, settings.tools_dir, ctx.cancel)
         names = catalog.database_names(first, settings.databases, here)
         tally = _Tally()
-        sources = _take_snapshots(here, names, stack, tally)
+        sources = _take_snapshots(settings, here, names, stack, ctx, tally)
         punching = _require_spool(sources, here, ctx, tally)
         _dump_globals(pg_dumpall, here, names[0], sink, ctx, tally)
         with mapped(here, "measure the tables"):
@@ -92,32 +95,65 @@ def dump(settings: PostgresSettings, endpoint: Endpoint, sink: ArtifactSink, ctx
     )
 
 
-def _take_snapshots(here: Endpoint, names: list[str], stack: contextlib.ExitStack, tally: _Tally) -> list[_Source]:
-    """Open a snapshot in every database before the first byte is read, so that they are milliseconds apart."""
-    sources: list[_Source] = []
-    for index, name in enumerate(names):
-        session = stack.enter_context(contextlib.closing(here.connect(name)))
-        with mapped(here, f'take a snapshot of the database "{name}"'):
-            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            # The clock is read in the statement that takes the snapshot, after it: no later commit is visible.
-            snapshot, taken_at, standby = catalog.one(
-                session,
-                "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()",
-            )
-            if standby:
-                taken_at = _replayed_until(session, taken_at, tally)
-            properties = catalog.describe_database(session)
-        if standby and properties["unlogged_tables"]:
-            tally.notices.append(
-                Notice(
-                    "unlogged-tables-empty", f"{name}: unlogged tables have no data on a standby and are dumped empty"
-                )
-            )
-        sources.append(_Source(index, session, str(snapshot), taken_at.astimezone(UTC), properties))
-    return sources
+def _take_snapshots(
+    settings: PostgresSettings,
+    here: Endpoint,
+    names: list[str],
+    stack: contextlib.ExitStack,
+    ctx: WorkContext,
+    tally: _Tally,
+) -> list[_Source]:
+    """Open a snapshot in every database before the first byte is read, so that they are milliseconds apart.
+
+    Their tables are locked before, see :mod:`.held`; not where that would fill the server's lock table, which matters
+    for databases that wait long for their turn: then each is looked at again before its dump begins.
+    """
+    sessions = [stack.enter_context(contextlib.closing(here.connect(name))) for name in names]
+    tables = [HeldTables(session, here, ctx.cancel, settings.lock_timeout_s) for session in sessions]
+    with mapped(here, "count the tables"):
+        hold = len(names) == 1 or room_for_locks(sessions)
+    changed = ""
+    for _ in range(_SNAPSHOT_TRIES):
+        notices: list[Notice] = []
+        try:
+            for held in tables:
+                with mapped(here, "lock the tables against being emptied"):
+                    held.begin(lock=hold)
+            pairs = enumerate(zip(sessions, tables, strict=True))
+            sources = [_snapshot(here, index, session, held, notices) for index, (session, held) in pairs]
+            for held in tables:
+                with mapped(here, "lock the tables against being emptied"):
+                    held.confirm(lock=hold)
+        except Changed as change:
+            changed = str(change)
+            continue
+        tally.notices += notices
+        return sources
+    raise SourceError(
+        f"tables come, go or are emptied faster than a snapshot can be taken, such as {changed}", hint="run again"
+    )
 
 
-def _replayed_until(session: Session, clock: datetime, tally: _Tally) -> datetime:
+def _snapshot(here: Endpoint, index: int, session: Session, tables: HeldTables, notices: list[Notice]) -> _Source:
+    """Take the snapshot of one session's database, whose transaction has begun."""
+    name = session.info.dbname
+    with mapped(here, f'take a snapshot of the database "{name}"'):
+        # The clock is read in the statement that takes the snapshot, after it: no later commit is visible.
+        snapshot, taken_at, standby = catalog.one(
+            session,
+            "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()",
+        )
+        if standby:
+            taken_at = _replayed_until(session, taken_at, notices)
+        properties = catalog.describe_database(session)
+    if standby and properties["unlogged_tables"]:
+        notices.append(
+            Notice("unlogged-tables-empty", f"{name}: unlogged tables have no data on a standby and are dumped empty")
+        )
+    return _Source(index, session, str(snapshot), taken_at.astimezone(UTC), properties, tables)
+
+
+def _replayed_until(session: Session, clock: datetime, notices: list[Notice]) -> datetime:
     """Return the time whose state a standby shows: the clock's when it has replayed all that its primary sent."""
     (current,) = catalog.one(
         session,
@@ -129,7 +165,7 @@ def _replayed_until(session: Session, clock: datetime, tally: _Tally) -> datetim
     if current or replayed is None:
         return clock
     lag = (clock - replayed).total_seconds()
-    tally.notices.append(
+    notices.append(
         Notice("standby-behind", f"the last transaction that the standby shows is {lag:.0f} s old; it may lag behind")
     )
     return replayed if isinstance(replayed, datetime) else clock
@@ -200,6 +236,13 @@ def _dump_database(
     prefix = f"db-{source.index}/"
     folder = ctx.spool_dir / f"db-{source.index}"
     progress.database = source.name
+    with mapped(here, f"look at the tables of {source.name}"):
+        lost = source.tables.rewritten()
+    if lost:
+        raise SourceError(
+            f"{source.name}.{lost} was emptied or written anew after the snapshot, which may have lost its rows",
+            hint="run again, or back up fewer databases in one source",
+        )
     shipper = SpoolShipper(folder, sink, prefix, ctx, report=progress, can_punch=punching)
     folder.mkdir(mode=0o700)
     argv = [
@@ -219,6 +262,7 @@ def _dump_database(
     try:
         with guarded(argv, cancel=ctx.cancel, env=here.environment()) as child:
             shipper.run(child, lambda: _explain(child, here, source, ctx))
+            tally.notices += _warnings(child.stderr_tail(), source.name)
     except BaseException:
         shipper.abort()
         raise
@@ -237,6 +281,16 @@ def _dump_database(
             "archive_version": f"1.{toc.version}",
         }
     )
+
+
+def _warnings(text: str, database: str) -> list[Notice]:
+    """Return what pg_dump left out or doubts, such as subscriptions that only a superuser may read."""
+    found = [line.split("warning: ", 1)[1].strip() for line in text.splitlines() if "warning: " in line]
+    said = [line for line in dict.fromkeys(found) if "circular foreign-key" not in line]  # keys are made after the rows
+    if not said:
+        return []
+    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+    return [Notice("pg-dump-warnings", f"{database}: pg_dump says: {'; '.join(said[:3])}{more}")]
 
 
 def _explain(child: Child, here: Endpoint, source: _Source, ctx: WorkContext) -> DrdError:
@@ -274,19 +328,11 @@ def _explain(child: Child, here: Endpoint, source: _Source, ctx: WorkContext) ->
 
 
 def _locked_tables(session: Session) -> list[str]:
-    """Name the tables that somebody else locks, or waits to lock, against readers."""
+    """Name the tables in the way; none when the server is gone as well: the lock is the failure to report."""
     try:
-        rows = session.execute(
-            """SELECT DISTINCT l.relation::pg_catalog.regclass::text FROM pg_catalog.pg_locks l
-                 JOIN pg_catalog.pg_class c ON c.oid = l.relation AND c.relkind IN ('r', 'p', 'm', 'v', 'S', 'f')
-                WHERE l.mode = 'AccessExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid()
-                  AND l.database = (SELECT oid FROM pg_catalog.pg_database
-                                     WHERE datname = pg_catalog.current_database())
-                ORDER BY 1"""
-        ).fetchall()
-    except psycopg.Error:  # the server may be gone as well; the lock is the failure to report, not this question
+        return locked_tables(session)
+    except psycopg.Error:
         return []
-    return [str(row[0]) for row in rows]
 
 
 def _databases_json(sources: list[_Source]) -> bytes:
