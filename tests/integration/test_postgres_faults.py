@@ -19,6 +19,7 @@ import pytest
 from devstack.postgres import Postgres
 from drd.cancel import CancelToken
 from drd.engines.postgres.engine import PostgresEngine
+from drd.engines.postgres.place import UNFINISHED
 from drd.engines.postgres.settings import PostgresSettings
 from drd.errors import (
     Cancelled,
@@ -399,9 +400,10 @@ def test_a_missing_extension_is_named_first(
 def test_leftovers_of_a_killed_restore_are_swept(
     postgres: Postgres, restored: str, dumped: Dumped, tmp_path: Path
 ) -> None:
-    """A database that a killed restore left is recognised by its name and dropped by the next one."""
+    """A database that a killed restore left is recognised by its name and mark and dropped by the next one."""
     with postgres.connect() as session:
         session.execute("CREATE DATABASE drd_restore_abcdef_orders")
+        session.execute(f"COMMENT ON DATABASE drd_restore_abcdef_orders IS '{UNFINISHED}'")
     result = restore_of(engine_for(postgres, restored), dumped, tmp_path)
     assert "leftover-removed" in {notice.code for notice in result.notices}
     assert drd_databases(postgres) == []

@@ -17,6 +17,9 @@ from drd.errors import DrdError, TargetError, TargetNotEmpty
 from drd.model import Json, Notice
 
 TEMPORARY_PREFIX = "drd_restore_"
+# The name alone proves nothing: people, too, call databases so. Only what carries this comment is drd's to drop.
+UNFINISHED = "drd: a restore that has not ended; the next restore drops this database when nobody works on it"
+_PUBLISH_TRIES = 5
 _MAINTENANCE = ("postgres", "template1")
 _CLOSED = ("does not exist", "permission denied", "pg_hba.conf", "not currently accepting connections")
 _NAME_BYTES = 63
@@ -116,13 +119,40 @@ def publish(endpoint: Endpoint, session: Session, built: str, target: str, backu
         if replaced:
             refuse_if_taken(endpoint, session, target)
             _rename(session, target, empty)
-        _rename(session, built, target)
+        try:
+            _rename_built(session, built, target)
+        except psycopg.Error:
+            if replaced:
+                _rename(session, empty, target)
+            raise
         if replaced:
             session.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(empty)))
 
 
 def _rename(session: Session, old: str, new: str) -> None:
     session.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(old), sql.Identifier(new)))
+
+
+def _rename_built(session: Session, built: str, target: str) -> None:
+    """Rename a database of drd's own, ending sessions of others in it (monitoring connects to whatever it finds)."""
+    for last in (False,) * (_PUBLISH_TRIES - 1) + (True,):
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            _end_sessions(session, built)
+        try:
+            _rename(session, built, target)
+        except psycopg.errors.ObjectInUse:
+            if last:
+                raise
+        else:
+            return
+
+
+def _end_sessions(session: Session, name: str) -> None:
+    session.execute(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "
+        "WHERE datname = %s AND pid <> pg_catalog.pg_backend_pid()",
+        (name,),
+    )
 
 
 def _may_replace(session: Session, name: str) -> bool:
@@ -152,14 +182,22 @@ def _emptied(endpoint: Endpoint, name: str) -> bool:
 
 
 def sweep(endpoint: Endpoint, session: Session) -> list[Notice]:
-    """Drop what earlier restores left when they were killed: databases of drd's naming that nobody is connected to."""
+    """Drop what earlier restores left when they were killed: unfinished databases of drd's that nobody works on.
+
+    Whether another drd works on one is seen in ``pg_locks``: an advisory lock counts in its own database alone, and
+    the other drd may hold it from another one.
+    """
     notices: list[Notice] = []
     with mapped(endpoint, "look for leftovers of earlier restores"):
         rows = session.execute(
             """SELECT datname FROM pg_catalog.pg_database d WHERE starts_with(datname, %s) AND NOT EXISTS
                  (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.backend_type = 'client backend')
+                  AND pg_catalog.shobj_description(d.oid, 'pg_database') = %s AND NOT EXISTS
+                 (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 1
+                     AND l.pid <> pg_catalog.pg_backend_pid()
+                     AND l.objid::bigint = pg_catalog.hashtext(d.datname::text)::bigint & 4294967295)
                 ORDER BY 1""",
-            (TEMPORARY_PREFIX,),
+            (TEMPORARY_PREFIX, UNFINISHED),
         ).fetchall()
         for (name,) in rows:
             (free,) = catalog.one(session, "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext(%s))", name)
@@ -206,6 +244,7 @@ def create(session: Session, name: str, properties: dict[str, Json]) -> None:
             f"{first_line(str(error))}",
             hint="install this locale on the target's host (locale -a lists them) and restart the server",
         ) from error
+    session.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(UNFINISHED)))
 
 
 @contextlib.contextmanager
@@ -224,29 +263,36 @@ def undone_on_failure(endpoint: Endpoint, session: Session, name: str, *, tempor
 def drop(session: Session, name: str) -> None:
     """Drop a database of drd's own, ending sessions that are still in it."""
     with contextlib.suppress(psycopg.Error):  # what remains is recognised by its name and swept by the next restore
-        session.execute(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE datname = %s", (name,)
-        )
+        _end_sessions(session, name)
         session.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
 
 def apply_properties(
     endpoint: Endpoint, session: Session, name: str, properties: dict[str, Json], may: Rights
 ) -> list[Notice]:
-    """Set owner, grants, settings, comment and connection limit; what the target does not allow becomes a notice."""
+    """Set owner, grants, settings and connection limit; what the target does not allow becomes a notice."""
     database = sql.Identifier(name)
     wanted: list[sql.SQL | sql.Composed] = []
     if may.superuser:
         wanted.append(
             sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, sql.Identifier(str(properties["owner"])))
         )
-    if properties["comment"]:
-        wanted.append(sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, sql.Literal(properties["comment"])))
     if properties["connection_limit"] not in (-1, None):
         limit = sql.Literal(properties["connection_limit"])
         wanted.append(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, limit))
     wanted += _grants(database, properties)
     wanted += _settings(database, properties)
+    return _tried(endpoint, session, name, wanted)
+
+
+def apply_comment(endpoint: Endpoint, session: Session, name: str, properties: dict[str, Json]) -> list[Notice]:
+    """Give a database that has its final name its comment, in the place of drd's own mark."""
+    comment = sql.Literal(properties["comment"]) if properties["comment"] else sql.SQL("NULL")
+    wanted = sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), comment)
+    return _tried(endpoint, session, name, [wanted])
+
+
+def _tried(endpoint: Endpoint, session: Session, name: str, wanted: list[sql.SQL | sql.Composed]) -> list[Notice]:
     failed: list[str] = []
     for statement in wanted:
         try:

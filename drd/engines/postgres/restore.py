@@ -96,6 +96,9 @@ def restore(
             for job, name in zip(jobs, finished, strict=True):
                 if name != job.target:
                     place.publish(here, session, name, job.target, backup.id)
+                    notices += place.apply_comment(here, session, job.target, job.properties)
+                elif job.properties["comment"]:
+                    notices += place.apply_comment(here, session, job.target, job.properties)
     return RestoreResult(tuple(notices))
 
 
