@@ -19,7 +19,8 @@ Session: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
 
 # What the text of a COPY stream depends on. pg_dump sets the date and float styles itself but takes these from the
 # server's configuration, which differs between a source and a scratch server; so all sessions pin all of them.
-TEXT_FORM = {"TimeZone": "UTC", "bytea_output": "hex", "lc_monetary": "C"}
+TEXT_FORM = {"TimeZone": "UTC", "bytea_output": "hex", "lc_monetary": "C", "array_nulls": "on"}
+_WRITABLE = {"default_transaction_read_only": "off"}  # a role or a server may have it on; drd knows what it writes
 _OWN_SESSIONS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -30,8 +31,9 @@ _OWN_SESSIONS = {
     "statement_timeout": "0",
     "lock_timeout": "60s",
     "idle_in_transaction_session_timeout": "0",
-    "default_transaction_read_only": "off",
 }
+# A session waits idle for as long as the work of others takes; these came with later versions.
+_PATIENCE = ((14, "idle_session_timeout"), (17, "transaction_timeout"))
 _BUSY = ("starting up", "shutting down", "in recovery mode", "not yet accepting connections")
 _REFUSALS = (
     ("password authentication failed", "check the password of this user"),
@@ -67,7 +69,7 @@ class Endpoint:
     def conninfo(self, database: str | None = None) -> str:
         """Return a connection string for a client tool: safe to show in a process list."""
         chosen = dict(self.parameters) | ({"dbname": database} if database is not None else {})
-        chosen["options"] = _options(chosen.get("options", ""), TEXT_FORM)
+        chosen["options"] = _options(chosen.get("options", ""), TEXT_FORM | _WRITABLE)
         chosen["connect_timeout"] = str(max(2, round(self.connect_timeout_s)))  # libpq takes 1 as 2
         chosen.setdefault("application_name", "drd")
         return make_conninfo("", **chosen)
@@ -82,7 +84,7 @@ class Endpoint:
     def connect(self, database: str | None = None, *, encoding: str | None = None) -> Session:
         """Open a session in autocommit mode whose COPY output equals pg_dump's; raises drd errors of this side."""
         chosen = dict(self.parameters) | ({"dbname": database} if database is not None else {})
-        chosen["options"] = _options(chosen.get("options", ""), TEXT_FORM | _OWN_SESSIONS)
+        chosen["options"] = _options(chosen.get("options", ""), TEXT_FORM | _WRITABLE | _OWN_SESSIONS)
         if encoding is not None:
             chosen["client_encoding"] = encoding
         else:
@@ -91,11 +93,15 @@ class Endpoint:
             chosen["password"] = self.password.reveal()
         chosen.setdefault("application_name", "drd")
         try:
-            return psycopg.connect(
+            session = psycopg.connect(
                 make_conninfo("", **chosen), autocommit=True, connect_timeout=max(2, round(self.connect_timeout_s))
             )
+            for major, name in _PATIENCE:
+                if session.info.server_version >= major * 10000:
+                    session.execute(f"SET {name} = 0".encode())
         except psycopg.Error as error:
             raise self._refusal(error, database or self.database or "") from error
+        return session
 
     def pinned(self, session: Session) -> Endpoint:
         """Return this endpoint bound to the one server that ``session`` reached.
