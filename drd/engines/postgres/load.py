@@ -31,6 +31,10 @@ _PIECE_BYTES = 1 << 20
 _OBJECTS_A_TRANSACTION = 500
 
 
+class _Elsewhere(TargetError):
+    """Another thread failed first; its error is the one to report."""
+
+
 class Loader:
     """Loads one archive into one database; ``loaded_bytes`` counts for the progress."""
 
@@ -56,8 +60,9 @@ class Loader:
                 report()
                 if self._failed.is_set():
                     break
-        for future in futures:
-            future.result()
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        for error in sorted(errors, key=lambda found: isinstance(found, _Elsewhere)):
+            raise error
 
     def _work(self) -> Iterator[Callable[[Session], None]]:
         """Yield what can be done side by side, the largest first so that no job ends up with it alone."""
@@ -106,7 +111,7 @@ class Loader:
     def _counted(self, entry: TocEntry) -> Iterator[memoryview]:
         for piece in self._archive.rows(entry.filename):
             if self._failed.is_set():
-                raise TargetError("another table failed to load")
+                raise _Elsewhere("another table failed to load")
             with self._lock:
                 self.loaded_bytes += len(piece)
             yield piece
