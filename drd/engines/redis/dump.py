@@ -159,6 +159,7 @@ def _facts(layout: Layout, taken: list[_Taken]) -> dict[str, Json]:
         "rdb_version": max(t.snapshot.scan.version for t in taken),
         "used_memory_bytes": sum(int(t.snapshot.scan.aux.get("used-mem", "0") or 0) for t in taken),
         "modules": list(taken[0].snapshot.modules),
+        "highest_database": max((db for t in taken for db in t.snapshot.scan.databases), default=0),
         "shards": [
             {
                 "artifact": artifact_name(layout.kind, index),

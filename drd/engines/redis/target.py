@@ -115,6 +115,8 @@ def require_fit(settings: RedisSettings, layout: Layout, nodes: list[TargetNode]
                 f"{node.address} is a replica of {node.info.get('master_host')}:{node.info.get('master_port')}",
                 hint="restore into its primary, or make it one first: REPLICAOF NO ONE",
             )
+    if layout.kind != "cluster":
+        _require_databases(settings, nodes[0].address, backup)
     version = backup.facts.get("rdb_version")
     if any(node.left_behind for node in nodes):
         return  # it takes no commands that write before it is its own primary again; then it is asked
@@ -133,6 +135,26 @@ def require_fit(settings: RedisSettings, layout: Layout, nodes: list[TargetNode]
             f"the data took {used >> 20:,} MiB of memory; maxmemory of {nodes[0].address} is {sum(limits) >> 20:,} MiB",
             hint="raise maxmemory first, or keys would be evicted or refused",
         )
+
+
+def _require_databases(settings: RedisSettings, address: Address, backup: Backup) -> None:
+    """A snapshot with a database that the server does not have makes a replica exit (redis ``rdbLoadRio``)."""
+    highest = backup.facts.get("highest_database")
+    if not isinstance(highest, int) or not highest:
+        return
+    with (
+        mapped("target", address, settings.login, "SELECT"),
+        closing(open_client(settings, address, settings.login)) as c,
+    ):
+        try:
+            c.execute_command("SELECT", highest)
+        except redis.exceptions.ResponseError as error:
+            if "out of range" not in str(error):
+                raise
+            raise TargetError(
+                f"the backup has keys in db {highest}, which {address} does not have",
+                hint=f"set databases {highest + 1} in its configuration and restart it; nothing was changed",
+            ) from error
 
 
 def _require_modules(node: TargetNode, backup: Backup) -> None:
