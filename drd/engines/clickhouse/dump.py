@@ -112,7 +112,7 @@ def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: 
         tables |= fingerprints.engines(server, databases)
         after = fingerprints.count_rows(server, {n: e for n, e in tables.items() if n in before})
         fingerprint, partial = fingerprints.of_backup(taken.manifest, snapshot, tables, before, after)
-        notices = [n for n in (refused, partial) if n] + taken.notices
+        notices = [n for n in (refused, partial) if n] + fingerprints.unsaved(server, databases, tables) + taken.notices
         facts: dict[str, Json] = {"mode": settings.mode, "access": list(kinds), "tables": len(fingerprint.items)}
         return DumpResult(
             recovery_point=taken.recovery_point,

@@ -30,6 +30,7 @@ from drd.model import Backup, Notice, Progress, RestoreResult, TargetState
 from drd.protocols import ArtifactReader, WorkContext
 
 _MERGES = ("MERGES", "TTL MERGES")
+_APPENDS = r"(?s)\sREFRESH\s+(EVERY|AFTER)\s.*\sAPPEND\s"  # may say so of a view whose query only speaks of it
 # views and dictionaries hold on to each other; a user may have limited what may be dropped
 _FORCE = {"check_table_dependencies": 0, "check_referential_table_dependencies": 0, "max_table_size_to_drop": 0}
 
@@ -310,11 +311,16 @@ def _undo(server: Server, names: Collection[str], before: Mapping[str, Any]) -> 
 
 
 def _refresh_views(server: Server, databases: Collection[str]) -> None:
-    """Start a refresh of refreshable materialized views: the one at their creation saw empty tables."""
+    """Start a refresh of refreshable materialized views: the one at their creation saw empty tables.
+
+    Not of those that append: their rows are in the backup, and a refresh would add the newest of them once more.
+    """
     try:
         views = server.rows(
-            "SELECT database, view FROM system.view_refreshes WHERE database IN {names:Array(String)}",
-            {"names": list(databases)},
+            "SELECT r.database AS database, r.view AS view FROM system.view_refreshes AS r "
+            "INNER JOIN system.tables AS t ON t.database = r.database AND t.name = r.view "
+            "WHERE r.database IN {names:Array(String)} AND NOT match(t.create_table_query, {appends:String})",
+            {"names": list(databases), "appends": _APPENDS},
         )
     except ServerRefusal as refusal:
         if refusal.number == 60:  # UNKNOWN_TABLE: a server older than such views (23.12)
