@@ -67,11 +67,14 @@ class Catalog:
         return sorted(entries, key=lambda entry: (entry.id, entry.source))
 
     def unfinished(self, source: str) -> list[str]:
-        """Return the ids that have a folder and no manifest, ascending: interrupted, or under way right now."""
+        """Return the ids that have objects and no manifest, ascending: interrupted, or under way right now.
+
+        A folder alone is nothing: some stores (SeaweedFS) go on listing one that was emptied.
+        """
         ids = self._ids(source)
         with ThreadPoolExecutor(_READERS, thread_name_prefix="drd-catalog") as pool:
-            finished = pool.map(lambda found: self._exists(layout.manifest_key(source, found)), ids)
-            return [found for found, exists in zip(ids, finished, strict=True) if not exists]
+            wanted = pool.map(lambda found: self._is_unfinished(source, found), ids)
+            return [found for found, is_one in zip(ids, wanted, strict=True) if is_one]
 
     def entry(self, backup_id: str) -> CatalogEntry:
         """Find a backup by its id, or by a beginning or end of it that only one has.
@@ -154,7 +157,8 @@ class Catalog:
                 except IntegrityError:  # its manifest was published since it was looked for: it is a backup now
                     kept.append(found)
                     continue
-                swept.append(found)
+                if count:
+                    swept.append(found)
                 objects, size = objects + count, size + freed
         return SweepReport(tuple(swept), objects, size, tuple(kept))
 
@@ -191,6 +195,12 @@ class Catalog:
         if batch:
             self._store.delete(batch)
         return objects, size
+
+    def _is_unfinished(self, source: str, backup_id: str) -> bool:
+        if self._exists(layout.manifest_key(source, backup_id)):
+            return False
+        first = next(iter(self._store.list(layout.backup_prefix(source, backup_id))), None)
+        return first is not None and first.key != layout.manifest_key(source, backup_id)
 
     def _named(self, source: str | None) -> list[str]:
         return self.sources() if source is None else [source]

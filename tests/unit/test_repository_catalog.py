@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
 from drd.errors import CatalogError, ConfigError, IntegrityError, NoSuchBackup, StoreRefused, StoreUnavailable
-from drd.model import Backup
+from drd.model import Backup, ObjectInfo
 from drd.repository import layout
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
@@ -41,6 +42,26 @@ def test_a_backup_exists_when_its_manifest_does() -> None:
     catalog.publish(backup)
     assert [(e.id, e.backup, e.problem) for e in catalog.entries()] == [(ID, backup, None)]
     assert (catalog.sources(), catalog.unfinished("src")) == (["src"], [])
+
+
+def test_an_emptied_folder_that_the_store_still_lists_is_nothing() -> None:
+    """A store that lists folders without objects, as SeaweedFS does, shows nothing unfinished, and nothing to sweep."""
+
+    class KeepsFolders(HookedStore):
+        def list(self, prefix: str, *, delimiter: str = "") -> Iterator[ObjectInfo]:
+            found = list(super().list(prefix, delimiter=delimiter))
+            if delimiter and prefix == "backups/src/":
+                found.append(ObjectInfo(f"backups/src/{NEW}/", 0))
+            return iter(found)
+
+    store = KeepsFolders()
+    published(store, ID)
+    catalog = Catalog(store)
+    assert catalog.unfinished("src") == []
+    assert catalog.sweep("src").ids == ()
+    unfinished(store, OLD)
+    assert catalog.unfinished("src") == [OLD]
+    assert catalog.sweep("src").ids == (OLD,)
 
 
 def test_listing_reads_manifests_and_lists_no_part() -> None:
