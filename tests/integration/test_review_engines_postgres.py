@@ -187,3 +187,21 @@ def test_the_first_failure_is_the_one_reported(
     monkeypatch.setattr(loading.Loader, "_counted", broken)
     with pytest.raises(TargetError, match="the real reason"):
         restore_of(engine_for(postgres, elsewhere), dumped, tmp_path)
+
+
+def test_a_foreign_partition_whose_server_is_away_stops_nothing(
+    postgres: Postgres, pg_database: str, elsewhere: str, tmp_path: Path
+) -> None:
+    """ANALYZE asks the servers behind foreign partitions; after a disaster they may be gone, too."""
+    with postgres.connect(pg_database) as session:
+        session.execute("CREATE EXTENSION postgres_fdw; CREATE SERVER away FOREIGN DATA WRAPPER postgres_fdw")
+        session.execute(
+            "CREATE TABLE p (v int) PARTITION BY LIST (v); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)"
+        )
+        session.execute(
+            "INSERT INTO p1 VALUES (1); CREATE FOREIGN TABLE p2 PARTITION OF p FOR VALUES IN (2) SERVER away"
+        )
+    dumped = dump_of(engine_for(postgres, pg_database), tmp_path)
+    result = restore_of(engine_for(postgres, elsewhere), dumped, tmp_path)
+    assert "statistics-incomplete" in {notice.code for notice in result.notices}
+    assert differences(engine_for(postgres, elsewhere), dumped, tmp_path) == []
