@@ -1,5 +1,8 @@
 """The way in: artifacts are cut into parts, and each part is digested, encoded and put by a pool of threads.
 
+Encoding is work for the processors, putting is mostly waiting: so there are more threads than may encode at once, and
+a store that takes its time to answer holds up nobody while the memory limit allows.
+
 Every part is one plain put of known length, so workers need no order, a put can always be repeated and nothing
 half-made remains. zstd, SHA-256 and sockets release the interpreter lock, so threads are enough.
 """
@@ -25,6 +28,7 @@ from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, valid
 from drd.repository.codec import Codec
 
 DEFAULT_MEMORY_LIMIT_BYTES = 96 * MIB
+_PUTTING = 4  # threads besides those that encode: puts that may wait for the store meanwhile
 _POLL_S = 0.2  # how soon a blocked writer notices a cancellation
 _ENGINE_BUG = "a bug in the engine: please report it"
 
@@ -60,11 +64,12 @@ class PartSink:
         codec: how parts are encoded; needs no identity.
         source: name of the source, and
         backup_id: id of the backup, which make the keys.
-        workers: how many threads encode and put.
+        workers: how many threads encode at once; a few more wait for the store.
         part_size: plain bytes of an artifact's first parts (see :func:`~drd.repository.chunking.part_size_at`).
         memory_limit_bytes: plain bytes of full parts waiting or being encoded. A write blocks at the limit; one
             part is always let through, so it cannot deadlock. Besides it, each open artifact holds up to one
-            part, and each worker up to two encoded copies of its part.
+            part, and each worker up to two encoded copies of its part. A part that is being put counts with its
+            encoded size.
         cancel: stops it; blocked writers raise Cancelled.
         reuse: parts of ancestors by plain SHA-256: a part with that content is referred to and not stored again.
             The caller gives only parts that exist, and that are encrypted to the same recipients.
@@ -87,7 +92,8 @@ class PartSink:
         self._codec = codec
         self._source = source
         self._backup_id = backup_id
-        self._workers = max(1, workers)
+        self._threads_limit = max(1, workers) + _PUTTING
+        self._encoding = threading.BoundedSemaphore(max(1, workers))
         self.part_size = validate_part_size(part_size)
         self._limit_bytes = memory_limit_bytes
         self._cancel = cancel
@@ -193,7 +199,7 @@ class PartSink:
             self._bytes_written += size
             self._queue.append(_Job(record, record.sealed_parts, buffer, size, size))
             record.sealed_parts += 1
-            if self._idle < len(self._queue) and len(self._threads) < self._workers:
+            if self._idle < len(self._queue) and len(self._threads) < self._threads_limit:
                 name = f"drd-put-{len(self._threads)}"
                 self._threads.append(thread := threading.Thread(target=self._run, name=name, daemon=True))
                 thread.start()
@@ -228,16 +234,18 @@ class PartSink:
             return self._queue.popleft() if self._queue else None
 
     def _store_part(self, job: _Job) -> Part:
-        plain_sha256, frame = self._digest_and_compress(job)
-        if frame is None:
-            return self._reuse[plain_sha256]
-        self._discharge(job, len(frame))
-        stored = self._codec.encrypt(frame)
-        del frame  # one copy less while it is sent
+        with self._encoding:
+            plain_sha256, frame = self._digest_and_compress(job)
+            if frame is None:
+                return self._reuse[plain_sha256]
+            self._discharge(job, len(frame))
+            stored = self._codec.encrypt(frame)
+            del frame  # one copy less while it is sent
+            stored_sha256 = hashlib.sha256(stored).hexdigest()
         key = layout.part_key(
             self._source, self._backup_id, job.record.name, job.index, encrypted=self._codec.encrypted
         )
-        part = Part(key, job.size, len(stored), plain_sha256, hashlib.sha256(stored).hexdigest())
+        part = Part(key, job.size, len(stored), plain_sha256, stored_sha256)
         with self._room:
             self._raise_if_failed()
         self._store.put(key, stored)

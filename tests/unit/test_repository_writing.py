@@ -144,6 +144,18 @@ def test_memory_in_flight_is_bounded() -> None:
         assert len(sink.finish()[0].parts) == 20
 
 
+def test_puts_wait_beside_those_that_encode() -> None:
+    """With one thread that may encode, three puts are under way at once, so a slow store does not stop the dump."""
+    store, together = HookedStore(), threading.Barrier(3)
+    store.before = lambda method, _key: together.wait(20) if method == "put" else None
+    with sink_on(store, workers=1) as sink:
+        writer = sink.open("a")
+        writer.write(bytes(300))
+        writer.close()
+        sink.finish()
+    assert not threads_left()
+
+
 def test_many_open_artifacts_do_not_deadlock() -> None:
     """A limit below one part, one worker and fifty artifacts open at once still finish."""
     store = HookedStore()
