@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drd.engines.clickhouse import access, disk, fingerprints
@@ -99,6 +99,7 @@ def choose_databases(server: Server, settings: ClickHouseSettings) -> list[str]:
 def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:
     """Take one backup; see the module for the recovery point and :mod:`fingerprints` for the fingerprint."""
     with told(SOURCE, "backup"):
+        ahead = _server_ahead(server, ctx)
         databases = choose_databases(server, settings)
         kinds, refused = access.savable(server)
         tables = fingerprints.engines(server, databases)
@@ -115,7 +116,7 @@ def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: 
         notices = [n for n in (refused, partial) if n] + fingerprints.unsaved(server, databases, tables) + taken.notices
         facts: dict[str, Json] = {"mode": settings.mode, "access": list(kinds), "tables": len(fingerprint.items)}
         return DumpResult(
-            recovery_point=taken.recovery_point,
+            recovery_point=taken.recovery_point + ahead,
             fingerprint=fingerprint,
             engine_version=server.version(),
             rows=fingerprint.rows,
@@ -123,6 +124,16 @@ def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: 
             notices=tuple(notices),
             direct_objects=settings.mode == "direct",
         )
+
+
+def _server_ahead(server: Server, ctx: WorkContext) -> timedelta:
+    """Return how far the server's clock is ahead of drd's: rows carry its time, so the recovery point must too.
+
+    Too large by the time of one question, so that the recovery point is never earlier than a row inside.
+    """
+    asked = ctx.now()
+    milliseconds = int(server.rows("SELECT toUnixTimestamp64Milli(now64(3)) AS ms")[0]["ms"])
+    return datetime.fromtimestamp((milliseconds + 1) / 1000, UTC) - asked
 
 
 def check_complete(manifest: ServerManifest, index: PackIndex) -> None:
