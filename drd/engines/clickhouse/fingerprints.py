@@ -36,10 +36,14 @@ class PartFacts:
 
 
 def engines(server: Server, databases: Sequence[str]) -> dict[TableName, str]:
-    """Map each table, view and dictionary to its engine; inner tables of materialized views are left out."""
+    """Map each table, view and dictionary to its engine; inner tables of materialized views are left out.
+
+    So are those that a refresh fills before it puts them in the place of the inner one (``.tmp.inner``).
+    """
     rows = server.rows(
         "SELECT database, name, engine FROM system.tables "
-        "WHERE database IN {names:Array(String)} AND NOT is_temporary AND name NOT LIKE '.inner%'",
+        "WHERE database IN {names:Array(String)} AND NOT is_temporary "
+        "AND name NOT LIKE '.inner%' AND name NOT LIKE '.tmp.inner%'",
         {"names": list(databases)},
     )
     return {(r["database"], r["name"]): r["engine"] for r in rows}
