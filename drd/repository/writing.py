@@ -28,7 +28,7 @@ from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, valid
 from drd.repository.codec import Codec
 
 DEFAULT_MEMORY_LIMIT_BYTES = 96 * MIB
-_PUTTING = 4  # threads besides those that encode: puts that may wait for the store meanwhile
+_PUTTING = 2  # threads besides those that encode: puts that may wait for the store meanwhile
 _POLL_S = 0.2  # how soon a blocked writer notices a cancellation
 _ENGINE_BUG = "a bug in the engine: please report it"
 
