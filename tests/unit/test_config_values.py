@@ -130,3 +130,9 @@ def test_a_secret_reference_never_shows_the_secret():
     """Neither repr nor the shown form of an inline secret holds it."""
     ref = secret("inline", "hunter2")
     assert "hunter2" not in repr(ref) + str(ref) + str(ref.shown()) + repr(ref.resolve())
+
+
+@pytest.mark.parametrize("text", ["postgresql://admin@h", "postgresql://admin@h:5432/db", "redis://h:6379"])
+def test_a_url_without_a_password_is_shown_as_it_is(text):
+    """Only a password is masked: a user alone is not one."""
+    assert mask_url(text) == text
