@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -92,7 +93,8 @@ def error_lines(error: DrdError, *, stream: TextIO | None = None) -> str:
 
     A subject with which the message begins or ends, or a key that it names, is not said twice.
     """
-    said = error.message.startswith(error.subject) or error.message.endswith(error.subject)
+    named = re.escape(error.subject)  # as a whole: a source called pg is not named by "pg_dump failed"
+    said = bool(re.search(rf"^{named}(?![\w.-])|(?<![\w.-]){named}$", error.message))
     said = said or ("/" in error.subject and error.subject in error.message)
     subject = "" if said else error.subject
     where = " ".join(part for part in (error.op, subject) if part)
