@@ -211,6 +211,9 @@ def _print_plan(at: datetime, planned: list[PlannedRestore]) -> None:
     ]
     print(render.table(("SOURCE", "FROM", "STATE AS OF", "BEFORE THE TIME ASKED", "INTO"), rows))
     _print_passed_over(planned)
+    for item in planned:
+        for notice in item.notices:
+            print(f"{render.mark('warning')} {item.source}: {notice.message}")
 
 
 def _print_passed_over(items: Sequence[PlannedRestore | RestoredSource]) -> None:

@@ -56,6 +56,7 @@ class PlannedRestore:
     into: Source
     target: TargetState
     passed_over: tuple[tuple[str, str], ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,20 @@ def plan(ports: Ports, at: datetime, sources: Sequence[str], target_of: TargetFa
         except DrdError as error:
             of_source(error, "restore", choice.source)
             raise
-        out.append(PlannedRestore(choice.source, choice.backup, choice.gap_s, into, state, choice.passed_over))
+        doubts = _doubts(ports, choice.backup)
+        out.append(PlannedRestore(choice.source, choice.backup, choice.gap_s, into, state, choice.passed_over, doubts))
     return out
+
+
+def _doubts(ports: Ports, backup: Backup) -> tuple[Notice, ...]:
+    """Say what a person should know of a backup before it is trusted.
+
+    Whoever may write to the bucket could put a backup of their own there; one in the clear takes not even a recipient.
+    """
+    if not ports.codec.encrypted or backup.encryption != "none":
+        return ()
+    text = f"{backup.id} is not encrypted, though encryption is configured: was it taken before that, and by you?"
+    return (Notice("not-encrypted", text),)
 
 
 def refuse_unless_empty(planned: Sequence[PlannedRestore]) -> None:
@@ -175,7 +188,7 @@ def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool)
             meter = Meter(ports.progress, item.source, "restore", item.backup.plain_bytes)
             observed, engine = ObservedReader(artifacts, meter), item.into.engine
             done = run_bounded(lambda: engine.restore(item.backup, observed, ctx), ctx.cancel, RESTORE_GRACE_S)
-            notices = done.notices
+            notices = item.notices + done.notices
             restored = ports.monotonic()
             if expected is not None:
                 ports.progress(Progress(item.source, "compare"))
