@@ -104,6 +104,14 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
+def as_installed(folder: Path) -> dict[str, str]:
+    """Return an environment with compiled modules in ``folder``, as an installed drd has from its first run on."""
+    env = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder)}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    subprocess.run([sys.executable, "-c", _IMPORT_ALL], env=env, check=True)
+    return env
+
+
 def blocks_of(folder: Path) -> int:
     """Return the bytes that the files below a folder occupy on disk: holes are not counted."""
     total = 0
@@ -134,10 +142,7 @@ class Drd:
         self._config = folder / "drd.yaml"
         self._config.touch(mode=0o600)
         self._config.write_text(yaml.safe_dump({**config, "spool": {"dir": str(self.spool)}}))
-        # As installed: with compiled modules, which they are after the first import
-        self._env = {**os.environ, **env, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
-        self._env.pop("PYTHONDONTWRITEBYTECODE", None)
-        subprocess.run([sys.executable, "-c", _IMPORT_ALL], env=self._env, check=True)
+        self._env = as_installed(folder / "compiled") | env
 
     def __call__(self, *arguments: str) -> Run:
         """Run a verb in a process of its own; ends the benchmark with what drd said when it fails."""
