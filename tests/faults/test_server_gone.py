@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.faults.conftest import FASTER, MakeSite, slow_down, spools
+from tests.faults.conftest import MakeSite, slow_down, spools
 from tests.faults.subjects import PostgresSubject, RedisSubject, Subject, family, names_of, parts_in_store, wait_for
 from tests.support.drd_site import Site
 
@@ -102,7 +102,7 @@ def test_other_sources_go_on(make_site: MakeSite, pg: PostgresSubject, redis_pai
 def test_two_backups_of_one_source_at_once(make_site: MakeSite, pg: PostgresSubject) -> None:
     """The second one is refused with 11 and names the process that holds the source; the first one is not disturbed."""
     site = make_site(pg)
-    slow_down(site, FASTER)
+    slow_down(site)  # slow enough for a second drd to start meanwhile on a busy machine
     first = site.start("backup", "now", "--json")
     wait_for("a part", lambda: parts_in_store(site, pg.name) > 0, running=first)
     site("backup", "now").fails(11, "another drd works on", f"process {first.pid},", hint="wait for it")
