@@ -175,6 +175,7 @@ def _export(args: argparse.Namespace, session: Session, at: datetime, sources: l
 
 def _export_one(ports: Ports, choice: Choice, directory: Path, *, dry_run: bool) -> RestoredSource:
     from drd.ops import restore as op
+    from drd.ops.failures import of_source
 
     started = ports.monotonic()
     outcome: Outcome = "planned" if dry_run else "ok"
@@ -183,7 +184,7 @@ def _export_one(ports: Ports, choice: Choice, directory: Path, *, dry_run: bool)
         if not dry_run:
             op.export(ports, choice.backup, directory)
     except DrdError as error:
-        failure = error.during("restore", choice.source)
+        failure = of_source(error, "restore", choice.source)
         outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
     return op.RestoredSource(
         choice.source,
