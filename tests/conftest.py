@@ -12,9 +12,7 @@ A service that is missing skips its tests on a developer's machine and fails the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,13 +21,13 @@ import pytest
 from devstack import ledger, obtain
 from devstack.awkward import Awkward, drop_awkward, make_awkward
 from devstack.clickhouse import ClickHouse
-from devstack.errors import ServiceMissing
 from devstack.postgres import Postgres
 from devstack.redis import Redis
 from devstack.redis_groups import RedisCluster, RedisSentinel
 from devstack.s3 import SeaweedS3
 from devstack.server import Server
 from devstack.workspace import Workspace
+from tests.support.services import present
 
 ServerT = TypeVar("ServerT", bound=Server)
 
@@ -44,17 +42,6 @@ def pytest_report_header() -> list[str]:
     return [f"devstack: {line}" for line in obtain.inventory()]
 
 
-@contextmanager
-def _present() -> Iterator[None]:
-    """Turn a missing service into a skip, or into a failure where nothing may be missing."""
-    try:
-        yield
-    except ServiceMissing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must have every service: {missing}", pytrace=False)
-        pytest.skip(str(missing))
-
-
 @pytest.fixture(scope="session")
 def workspace() -> Iterator[Workspace]:
     """Give the folder in which the session's servers live."""
@@ -66,63 +53,63 @@ def workspace() -> Iterator[Workspace]:
 @pytest.fixture(scope="session")
 def postgres(workspace: Workspace) -> Postgres:
     """Give the session's PostgreSQL."""
-    with _present():
+    with present():
         return Postgres(workspace).start()
 
 
 @pytest.fixture(scope="session")
 def redis_source(workspace: Workspace) -> Redis:
     """Give the session's Redis to back up."""
-    with _present():
+    with present():
         return Redis(workspace, name="redis-source").start()
 
 
 @pytest.fixture(scope="session")
 def redis_target(workspace: Workspace) -> Redis:
     """Give the session's Redis to restore into."""
-    with _present():
+    with present():
         return Redis(workspace, name="redis-target").start()
 
 
 @pytest.fixture(scope="session")
 def clickhouse_source(workspace: Workspace) -> ClickHouse:
     """Give the session's ClickHouse to back up."""
-    with _present():
+    with present():
         return ClickHouse(workspace, name="clickhouse-source").start()
 
 
 @pytest.fixture(scope="session")
 def clickhouse_target(workspace: Workspace, clickhouse_source: ClickHouse) -> ClickHouse:
     """Give the session's ClickHouse to restore into; its ``backups`` disk is the source's."""
-    with _present():
+    with present():
         return ClickHouse(workspace, name="clickhouse-target", backups_dir=clickhouse_source.backups_dir).start()
 
 
 @pytest.fixture(scope="session")
 def s3(workspace: Workspace) -> SeaweedS3:
     """Give the session's S3 store."""
-    with _present():
+    with present():
         return SeaweedS3(workspace).start()
 
 
 @pytest.fixture(scope="session")
 def redis_cluster(workspace: Workspace) -> RedisCluster:
     """Give the session's cluster of three primaries; tests flush it before use."""
-    with _present():
+    with present():
         return RedisCluster(workspace).start()
 
 
 @pytest.fixture(scope="session")
 def redis_sentinel(workspace: Workspace) -> RedisSentinel:
     """Give the session's primary, replica and sentinel; tests that fail it over start their own."""
-    with _present():
+    with present():
         return RedisSentinel(workspace).start()
 
 
 @pytest.fixture(scope="session")
 def aws_cli() -> Path:
     """Give the path of the AWS command line."""
-    with _present():
+    with present():
         return obtain.aws_cli()
 
 
@@ -180,7 +167,7 @@ def _factory(workspace: Workspace, kind: type[ServerT]) -> Iterator[Callable[...
     started: list[ServerT] = []
 
     def start(**options: Any) -> ServerT:
-        with _present():
+        with present():
             server = kind(workspace, **options)
         started.append(server)
         return server.start()

@@ -8,9 +8,7 @@ restore into, empty at the start of a test and emptied after it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,33 +16,22 @@ import pyrage
 import pytest
 
 from devstack import truth
-from devstack.errors import ServiceMissing
 from devstack.postgres import Postgres
 from devstack.s3 import Identity
 from devstack.server import private_file
 from devstack.stack import Stack
 from devstack.workspace import Workspace
 from tests.support.drd_site import Site
+from tests.support.services import present
 from tests.support.trading_site import BackedUp, Platform, Targets
 
 MakeSite: TypeAlias = Callable[..., Site]
 
 
-@contextmanager
-def _present() -> Iterator[None]:
-    """Turn a missing service into a skip, or into a failure where nothing may be missing."""
-    try:
-        yield
-    except ServiceMissing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must have every service: {missing}", pytrace=False)
-        pytest.skip(str(missing))
-
-
 @pytest.fixture(scope="session")
 def platform(workspace: Workspace) -> Platform:
     """Give the trading platform on servers of its own, at a fiftieth of its size."""
-    with _present():
+    with present():
         stack = Stack.start(workspace)
     stack.load(0.02)
     return Platform(stack, truth.of(stack))
@@ -53,7 +40,7 @@ def platform(workspace: Workspace) -> Platform:
 @pytest.fixture(scope="session")
 def postgres_17(workspace: Workspace) -> Postgres:
     """Give a PostgreSQL of a newer major version than the client tools that are installed."""
-    with _present():
+    with present():
         return Postgres(workspace, name="postgres-17", major=17).start()
 
 
