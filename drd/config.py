@@ -20,6 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from drd.config_model import Config
 from drd.config_read import overlay, parse_yaml
 from drd.config_report import problems_of
+from drd.config_sources import ClickHouseConfig
 from drd.config_values import SIZE_PATTERN, SecretRef, format_duration, format_size
 from drd.errors import ConfigError
 from drd.model import Secret
@@ -162,6 +163,9 @@ def _bind(config: Config) -> Iterator[str]:
     """Tell each secret its path, and yield a warning for each unwise choice."""
     if config.encryption is None:
         yield "encryption is not configured: whoever reads the store reads your data; see: drd keygen"
+    for name, source in config.sources.items():
+        if config.signing is not None and isinstance(source, ClickHouseConfig) and source.mode == "direct":
+            yield f"sources.{name}: mode direct: signatures cover names and sizes of what the server writes, no content"
     for path, ref in secret_refs(config):
         ref.where = path
         if ref.kind == "inline" and not path.endswith("access_key_id"):

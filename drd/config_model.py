@@ -7,11 +7,20 @@ model, name it in :class:`Config`, and take its name out of :data:`LATER`.
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, TypeAlias
 
 import pyrage
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from drd.config_retention import RetentionConfig
@@ -33,6 +42,7 @@ from drd.config_values import (
     size_between,
 )
 from drd.repository.layout import is_source_name
+from drd.repository.signing import is_public_key
 
 MIB = 1 << 20
 _BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
@@ -66,6 +76,28 @@ def _recipient(value: str) -> str:
     return value
 
 
+def _public_key(value: str) -> str:
+    if "PRIVATE KEY" in value:
+        raise PydanticCustomError("secret", "is a private key (a secret!); allowed: its public half, ed25519:…")
+    if not is_public_key(value):
+        raise ValueError("allowed: ed25519: and 44 characters of base64; see: drd keygen --signing")
+    return value
+
+
+def _moment(value: object) -> datetime:
+    try:
+        at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise ValueError("allowed: a time with its zone, such as 2026-11-22T18:00:00Z")
+    return at.astimezone(UTC)
+
+
+def _moment_text(value: datetime) -> str:
+    return value.isoformat().replace("+00:00", "Z")
+
+
 def _source_name(value: str) -> str:
     if not is_source_name(value):
         raise ValueError("allowed: a name of a-z, 0-9, dash, dot and underscore, at most 63 characters")
@@ -81,6 +113,16 @@ Bucket: TypeAlias = Annotated[
 ]
 Recipient: TypeAlias = Annotated[
     str, AfterValidator(_recipient), WithJsonSchema({"type": "string", "pattern": "^age1[02-9ac-hj-np-z]{58}$"})
+]
+
+PublicKey: TypeAlias = Annotated[
+    str, AfterValidator(_public_key), WithJsonSchema({"type": "string", "pattern": "^ed25519:[A-Za-z0-9+/]{43}=$"})
+]
+Moment: TypeAlias = Annotated[
+    datetime,
+    PlainValidator(_moment),
+    PlainSerializer(_moment_text),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T18:00:00Z"]}),
 ]
 
 
@@ -163,6 +205,37 @@ class EncryptionConfig(Section):
     )
 
 
+class SigningConfig(Section):
+    """Signatures on manifests, so that nobody who may write to the store can plant or alter a backup unnoticed."""
+
+    private_key: SecretField | None = Field(
+        default=None, description="Ed25519 key in PEM that signs new backups. See drd keygen --signing."
+    )
+    public_keys: tuple[PublicKey, ...] = Field(
+        default=(),
+        description="Whose backups count, ed25519:…; with any key here, all others are refused. Empty: not checked.",
+    )
+    accept_unsigned_before: Moment | None = Field(
+        default=None,
+        description="Unsigned backups count too if made, and put into the store, before this time (with its zone).",
+    )
+    repository: Text | None = Field(
+        default=None,
+        description="Only backups of the repository with this id count (drd check shows it). Default: of any.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SigningConfig:
+        problems: dict[str, str] = {}
+        if self.private_key is None and not self.public_keys:
+            problems["public_keys"] = "required: signing needs a private_key, public_keys, or both"
+        for name in ("accept_unsigned_before", "repository"):
+            if getattr(self, name) is not None and not self.public_keys:
+                problems[name] = "has no effect without public_keys"
+        refuse(problems)
+        return self
+
+
 class PipelineConfig(Section):
     """How streams are cut, compressed and moved."""
 
@@ -207,6 +280,9 @@ class Config(Section):
     store: StoreConfig = Field(description="Where backups live.")
     encryption: EncryptionConfig | None = Field(
         default=None, description="Encryption by drd. Without it, whoever reads the store reads your data."
+    )
+    signing: SigningConfig | None = Field(
+        default=None, description="Signatures on manifests. Without it, whoever writes to the store can plant a backup."
     )
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Speed, size and memory.")
     spool: SpoolConfig = Field(default_factory=SpoolConfig, description="Local disk for dumps under way.")

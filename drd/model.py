@@ -15,7 +15,11 @@ EngineKind = Literal["postgres", "redis", "clickhouse"]
 BackupKind = Literal["full", "incremental"]
 CheckOutcome = Literal["ok", "warning", "failed"]
 
-MANIFEST_SCHEMA_VERSION = 1
+MANIFEST_SCHEMA_VERSION = 2
+"""The newest that is read."""
+UNSIGNED_SCHEMA_VERSION = 1
+SIGNED_SCHEMA_VERSION = 2
+"""Version 2 is version 1 with a signature: a drd that does not know signatures refuses it by name."""
 REPOSITORY_FORMAT_VERSION = 1
 FINGERPRINT_ARTIFACT = "fingerprint.json"
 
@@ -81,6 +85,14 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """Who vouches for a manifest: the public key (``ed25519:`` and base64) and the signature, in base64."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Backup:
     """What a manifest says: everything needed to find, check and restore one backup.
 
@@ -112,7 +124,8 @@ class Backup:
     labels: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Json] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    schema_version: int = MANIFEST_SCHEMA_VERSION
+    schema_version: int = UNSIGNED_SCHEMA_VERSION
+    signature: Signature | None = None
 
     @property
     def duration_s(self) -> float:

@@ -27,6 +27,7 @@ from drd.repository.codec import Codec
 from drd.repository.lease import Holder
 from drd.repository.repository import Repository
 from drd.repository.retention import Policy
+from drd.repository.signing import Signing, Trust
 
 if TYPE_CHECKING:  # adapters are imported where they are configured
     from drd.engines.clickhouse.settings import DirectAccess
@@ -71,7 +72,7 @@ class Services:
             store=store,
             codec=_codec(config),
             repository=Repository(store),
-            catalog=Catalog(store),
+            catalog=Catalog(store, _signing(config)),
             formats=backup_format,
             tuning=_tuning(config),
             holder=Holder.of_this_process(),
@@ -267,6 +268,20 @@ def _codec(config: Config) -> Codec:
         )
 
     return Codec(level, config.encryption.recipients, identities if references else ())
+
+
+def _signing(config: Config) -> Signing:
+    settings = config.signing
+    if settings is None:
+        return Signing()
+    trust = Trust(
+        public_keys=settings.public_keys,
+        accept_unsigned_before=settings.accept_unsigned_before,
+        repository_id=settings.repository,
+        encrypted=config.encryption is not None,
+    )
+    private_key = settings.private_key
+    return Signing(private_key.resolve if private_key else None, trust if settings.public_keys else None)
 
 
 def _tuning(config: Config) -> Tuning:

@@ -96,15 +96,20 @@ def backup_report(report: BackupReport) -> dict[str, Json]:
 
 
 def catalog(entries: list[CatalogEntry]) -> dict[str, Json]:
-    """Return the document of ``list``; a damaged manifest is a line with outcome ``damaged``."""
+    """Return the document of ``list``; what is no good is a line with outcome ``damaged`` or ``untrusted``."""
     return {
         "backups": [
             backup(entry.backup)
             if entry.backup
-            else {"id": entry.id, "source": entry.source, "outcome": "damaged", "problem": entry.problem}
+            else {"id": entry.id, "source": entry.source, "outcome": unusable(entry), "problem": entry.problem}
             for entry in entries
         ]
     }
+
+
+def unusable(entry: CatalogEntry) -> str:
+    """Say what kind of trouble an entry without a backup is."""
+    return "untrusted" if entry.distrusted else "damaged"
 
 
 def restore_report(report: RestoreReport) -> dict[str, Json]:
@@ -197,6 +202,7 @@ def status_report(report: StatusReport) -> dict[str, Json]:
                 "configured": item.configured,
                 "backups": item.backups,
                 "damaged": item.damaged,
+                "untrusted": item.untrusted,
                 "unfinished": item.unfinished,
                 "newest": backup(item.newest) if item.newest else None,
                 "age_s": None if item.age_s is None else round(item.age_s, 3),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drd import __version__
-from drd.cli import render
+from drd.cli import documents, render
 
 if TYPE_CHECKING:  # heavy: the command line must start in a quarter of a second
     from drd.cli.session import Session
@@ -94,7 +94,7 @@ def _sources(facts: _Facts) -> Iterator[str]:
         where = f"{source.type}, `{source.url.replace('|', '%7C')}`" if source else "not in the configuration any more"
         backup = entry.backup if entry else None
         if backup is None:
-            yield f"| {name} | {where} | **{'none' if entry is None else 'damaged'}** | – | – | – |"
+            yield f"| {name} | {where} | **{'none' if entry is None else documents.unusable(entry)}** | – | – | – |"
             continue
         cells = (render.point(backup.recovery_point), render.size(backup.plain_bytes), render.number(backup.rows))
         yield f"| {name} | {where} | `{backup.id}` | {' | '.join(cells)} |"

@@ -49,7 +49,7 @@ def _print(entries: list[CatalogEntry], unfinished: dict[str, list[str]]) -> Non
     rows = []
     for entry in entries:
         if entry.backup is None:
-            rows.append((entry.source, entry.id, "damaged", "–", "–", "–", entry.problem or ""))
+            rows.append((entry.source, entry.id, documents.unusable(entry), "–", "–", "–", entry.problem or ""))
             continue
         backup = entry.backup
         rows.append(

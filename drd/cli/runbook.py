@@ -43,7 +43,8 @@ def _script(backup_id: str, session: Session) -> int:
 
     services = session.services
     backup = services.ports.catalog.get(backup_id)
-    script = runbook(backup, services.location, services.ports.formats(backup.engine))
+    trusted = services.ports.catalog.signing.trust is not None
+    script = runbook(backup, services.location, services.ports.formats(backup.engine), signature_checked=trusted)
     if session.as_json:
         documents.emit({"id": backup.id, "source": backup.source, "script": script})
     else:

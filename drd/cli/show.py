@@ -7,6 +7,7 @@ from typing import Any
 
 from drd.cli import documents, render
 from drd.cli.session import Session
+from drd.errors import IntegrityError
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -19,13 +20,22 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, session: Session) -> int:
-    """Print the manifest."""
+    """Print the manifest; of a backup that is not trusted too, with the reason and exit code 20."""
     from drd.repository.manifest import to_document
 
-    backup = session.services.ports.catalog.get(args.backup)
+    catalog = session.services.ports.catalog
+    entry = catalog.entry(args.backup)
+    backup = entry.claimed or catalog.get(entry.id)  # which says what is wrong with it
+    code = IntegrityError.exit_code if entry.distrusted else 0
     if session.as_json:
-        documents.emit(to_document(backup))
-        return 0
+        documents.emit(to_document(backup) | ({"problem": entry.problem} if entry.distrusted else {}))
+        return code
+    signature = f"by {backup.signature.key}" if backup.signature else "none"
+    if entry.distrusted:
+        signature = f"{render.mark('failed')} this backup {entry.problem}; it does not count"
+    elif backup.signature:
+        checked = catalog.signing.trust is not None
+        signature += ", checked" if checked else ", not checked: no signing.public_keys are configured"
     facts = [
         ("source", f"{backup.source} ({backup.engine} {backup.engine_version})"),
         ("state as of", render.point(backup.recovery_point)),
@@ -34,6 +44,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         ("data", f"{render.size(backup.plain_bytes)} in {render.plural(len(backup.artifacts), 'artifact')}"),
         ("stored", f"{render.size(backup.stored_bytes)}, {backup.compression}, encryption {backup.encryption}"),
         ("rows or keys", render.number(backup.rows)),
+        ("signature", signature),
         *(("recipient", recipient) for recipient in backup.recipients),
         *(("tool", f"{name} {version}") for name, version in sorted(backup.tools.items())),
         *(("label", f"{name}={value}") for name, value in sorted(backup.labels.items())),
@@ -56,5 +67,8 @@ def run(args: argparse.Namespace, session: Session) -> int:
     print(render.table(("ARTIFACT", "PARTS", "DATA", "STORED"), rows))
     if len(backup.artifacts) > len(rows):
         print(f"  … and {len(backup.artifacts) - len(rows)} smaller ones; all of them: drd show {backup.id} --json")
-    print(f"\n  restore it with: drd restore --at {documents.moment(backup.recovery_point)} --source {backup.source}")
-    return 0
+    if not code:
+        print(
+            f"\n  restore it with: drd restore --at {documents.moment(backup.recovery_point)} --source {backup.source}"
+        )
+    return code

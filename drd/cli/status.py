@@ -72,6 +72,9 @@ def _remarks(report: StatusReport) -> list[str]:
         name, failed, warning = item.source, render.mark("failed"), render.mark("warning")
         if item.damaged:
             out.append(f"{failed} {name}: {render.plural(item.damaged, 'damaged manifest')}; see: drd verify {name}")
+        if item.untrusted:
+            held = render.plural(item.untrusted, "backup")
+            out.append(f"{failed} {name}: {held} not signed by a trusted key, and not counted; see: drd verify {name}")
         if item.within_rpo is False:
             out.append(f"{failed} {name} is past its RPO. Try: drd check {name}; drd backup now {name}")
         if not item.configured:

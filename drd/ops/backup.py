@@ -77,6 +77,7 @@ def back_up(ports: Ports, sources: Sequence[Source]) -> BackupReport:
     Raises a :class:`~drd.errors.DrdError` only for what concerns all of them, such as an unreachable store.
     """
     started_at, started = ports.now(), ports.monotonic()
+    ports.catalog.signing.require_key()  # found out now, and not after hours of dumping
     info = ports.repository.open_or_create(started_at)
     share = max(1, min(len(sources), MAX_AT_ONCE))
     reports = side_by_side(sources, lambda source: _report_of(ports, source, info.id, share))
@@ -123,14 +124,14 @@ def back_up_source(
                 artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
             backup = _describe(ports, source, backup_id, started_at, result, artifacts, repository_id, lease, sink)
             ports.cancel.raise_if_cancelled()
-            _publish(ports, lease, backup)
+            backup = _publish(ports, lease, backup)
         except BaseException as error:
             _undo(ports, source.name, backup_id, error)
             raise
     return backup, notices + result.notices
 
 
-def _publish(ports: Ports, lease: Lease, backup: Backup) -> None:
+def _publish(ports: Ports, lease: Lease, backup: Backup) -> Backup:
     """Write the manifest, unless the lease was lost, however long that takes.
 
     Another drd may take the lease over between the question and the manifest's arrival (this process was suspended,
@@ -138,12 +139,13 @@ def _publish(ports: Ports, lease: Lease, backup: Backup) -> None:
     asking again finds it out; then, or when there is no answer, the manifest must not stand.
     """
     lease.ensure()
-    ports.catalog.publish(backup)
+    published = ports.catalog.publish(backup)
     try:
         lease.ensure()
     except DrdError:
         ports.catalog.withdraw(backup)
         raise
+    return published
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class CheckReport:
 
 def check(ports: Ports, sources: Sequence[Source]) -> CheckReport:
     """Check the store, the keys, the spool and every source; raises nothing that an item can say."""
-    items = [*ports.store.check(), _repository(ports), *_keys(ports), _spool(ports)]
+    items = [*ports.store.check(), _repository(ports), *_keys(ports), _signing(ports), _spool(ports)]
     for source, found in zip(sources, side_by_side(sources, lambda s: _source(ports, s)), strict=True):
         items.extend(CheckItem(f"{source.name}: {item.name}", item.outcome, item.detail, item.hint) for item in found)
     return CheckReport(tuple(items))
@@ -80,6 +80,28 @@ def _keys(ports: Ports) -> list[CheckItem]:
         hint = "add the recipient of encryption.identity to encryption.recipients, or configure the right identity"
         items.append(CheckItem("identity", "failed", "does not open what is encrypted to the recipients", hint))
     return items
+
+
+def _signing(ports: Ports) -> CheckItem:
+    """Say whether what is written now is signed, and would be believed when it is read."""
+    name, signing = "signing", ports.catalog.signing
+    hint = "make a pair with: drd keygen --signing; then set signing.private_key and signing.public_keys"
+    if not signing.signs and signing.trust is None:
+        return CheckItem(name, "ok", "off: whoever may write to the store could plant a backup of their own", hint)
+    if not signing.signs:
+        return CheckItem(name, "ok", "signatures are checked; no private key here: this host restores, not backs up")
+    try:
+        signing.require_key()
+    except DrdError as error:
+        return CheckItem(name, "failed", error.message, error.hint)
+    if signing.trust is None:
+        text = "backups are signed and nothing is checked here"
+        return CheckItem(name, "warning", text, f"set signing.public_keys, to which belongs {signing.public_key}")
+    limit = signing.trust.accept_unsigned_before
+    if limit is not None:
+        detail = f"on, and unsigned backups from before {limit:%Y-%m-%d %H:%M:%S} UTC count too"
+        return CheckItem(name, "warning", detail, "take signing.accept_unsigned_before out when none of them is needed")
+    return CheckItem(name, "ok", f"on, {len(signing.trust.public_keys)} public key(s)")
 
 
 def _spool(ports: Ports) -> CheckItem:

@@ -126,8 +126,9 @@ def _decide(ports: Ports, source: str, policy: Policy) -> tuple[Decision, dict[s
 
 def _candidate(entry: CatalogEntry, by_id: dict[str, Backup], pinned: set[str]) -> Candidate:
     if entry.backup is None:
-        at = layout.backup_time(entry.id)
-        return Candidate(entry.id, at, good=False, readable=False, pinned=entry.id in pinned)
+        at, claimed = layout.backup_time(entry.id), entry.distrusted
+        parent, readable = (claimed.parent, True) if claimed else (None, False)
+        return Candidate(entry.id, at, parent, good=False, readable=readable, pinned=entry.id in pinned)
     try:
         chain(entry.backup, by_id)
         good = True

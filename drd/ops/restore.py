@@ -125,10 +125,18 @@ def _doubts(ports: Ports, backup: Backup) -> tuple[Notice, ...]:
 
     Whoever may write to the bucket could put a backup of their own there; one in the clear takes not even a recipient.
     """
-    if not ports.codec.encrypted or backup.encryption != "none":
-        return ()
-    text = f"{backup.id} is not encrypted, though encryption is configured: was it taken before that, and by you?"
-    return (Notice("not-encrypted", text),)
+    out: list[Notice] = []
+    if ports.codec.encrypted and backup.encryption == "none":
+        text = f"{backup.id} is not encrypted, though encryption is configured: was it taken before that, and by you?"
+        out.append(Notice("not-encrypted", text))
+    if ports.catalog.signing.trust is not None:
+        if backup.signature is None:
+            text = f"{backup.id} is not signed; it counts because of signing.accept_unsigned_before"
+            out.append(Notice("not-signed", text))
+        if any(artifact.raw for artifact in backup.artifacts):
+            text = f"{backup.id} holds objects that the server wrote itself: the signature covers their names and sizes"
+            out.append(Notice("content-not-signed", f"{text}, not their content"))
+    return tuple(out)
 
 
 def refuse_unless_empty(planned: Sequence[PlannedRestore]) -> None:

@@ -45,13 +45,22 @@ class FolderLocation:
     path: str
 
 
-def runbook(backup: Backup, location: S3Location | FolderLocation, backup_format: Format) -> str:
-    """Return the script: check everything, fetch, verify, decrypt and decompress, restore with the engine's tools."""
+def runbook(
+    backup: Backup,
+    location: S3Location | FolderLocation,
+    backup_format: Format,
+    *,
+    signature_checked: bool = False,
+) -> str:
+    """Return the script: check everything, fetch, verify, decrypt and decompress, restore with the engine's tools.
+
+    ``signature_checked`` says that the caller knows the manifest's signature to be good.
+    """
     engine = backup_format.runbook(backup)
     fetched = _fetched(backup)
     values = _values(backup, location, fetched, engine) | engine.values
     sections = (
-        "\n".join(_title(backup, location, engine)),
+        "\n".join(_title(backup, location, engine, signature_checked=signature_checked)),
         f"set -Eeuo pipefail\numask 077\nexport LC_ALL=C\n\n{_rule('this backup')}",
         "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()),
         f"{_rule('how')}\n\n{_SHELL.read_text(encoding='utf-8')}",
@@ -91,16 +100,32 @@ def settings(backup: Backup, location: S3Location | FolderLocation, engine: Engi
     yield "DRD_DECODED", "(only if drd restore --into DIR has decoded it already: DIR/SOURCE; nothing is fetched then)"
 
 
-def _title(backup: Backup, location: S3Location | FolderLocation, engine: EngineRunbook) -> Iterator[str]:
+def _title(
+    backup: Backup, location: S3Location | FolderLocation, engine: EngineRunbook, *, signature_checked: bool
+) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
     yield f"# Restore {backup.id} without drd: {backup.engine} {backup.engine_version}, source {backup.source},"
     yield f"# state as of {backup.recovery_point:%Y-%m-%d %H:%M:%S} UTC, {backup.plain_bytes // _MIB} MiB once decoded."
+    yield from (f"# {line}" for line in _signature(backup, checked=signature_checked))
     yield "#"
     yield from (f"# {line}" for line in _WHAT_IT_DOES)
     yield "#"
     yield "# Export these (those with a meaning in parentheses may be left out), then run it:  bash restore.sh"
     yield from (f"#   {name:24} {meaning}" for name, meaning in settings(backup, location, engine))
     yield f"# Needs: bash, coreutils, awk, sed, grep, {', '.join(_programs(backup, location, engine))}"
+
+
+def _signature(backup: Backup, *, checked: bool) -> Iterator[str]:
+    """Say what stands behind the digests in this script; the script itself cannot ask the manifest again."""
+    if backup.signature is None:
+        yield "Not signed: this is the backup that the store held under that name when this script was printed."
+        return
+    yield f"Signed by {backup.signature.key}."
+    if checked:
+        yield "The signature was checked when this script was printed; it covers every SHA-256 below, which the script"
+        yield "compares: so what it restores is what was signed, as long as nobody changed this script."
+    else:
+        yield "The signature was NOT checked when this script was printed: no signing.public_keys were configured."
 
 
 def _programs(backup: Backup, location: S3Location | FolderLocation, engine: EngineRunbook) -> list[str]:

@@ -12,7 +12,10 @@ from drd.ops.ports import Ports
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """What the store holds of one source. ``within_rpo`` is None where no RPO is configured."""
+    """What the store holds of one source. ``within_rpo`` is None where no RPO is configured.
+
+    ``untrusted`` backups are not signed by anyone who is believed: they are in none of the other numbers.
+    """
 
     source: str
     configured: bool
@@ -23,6 +26,7 @@ class SourceStatus:
     age_s: float | None
     rpo_s: float | None
     unfinished: int
+    untrusted: int = 0
 
     @property
     def within_rpo(self) -> bool | None:
@@ -62,12 +66,13 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
                 source=name,
                 configured=name in rpo_of,
                 backups=len(good),
-                damaged=len(entries) - len(good),
+                damaged=sum(entry.claimed is None for entry in entries),
                 newest=newest,
                 oldest=good[0] if good else None,
                 age_s=(now - newest.recovery_point).total_seconds() if newest else None,
                 rpo_s=rpo_of.get(name),
                 unfinished=len(ports.catalog.unfinished(name)),
+                untrusted=sum(entry.distrusted is not None for entry in entries),
             )
         )
     return StatusReport(now, tuple(out))

@@ -17,6 +17,8 @@ from drd.repository import layout
 from drd.repository.catalog import CatalogEntry
 from drd.repository.planning import chain
 
+_UNUSABLE = "the backup cannot be restored"
+
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBackup:
@@ -70,7 +72,7 @@ def verify(ports: Ports, wanted: Sequence[str], *, deep: bool) -> VerifyReport:
             problem = Problem(
                 layout.manifest_key(entry.source, entry.id),
                 entry.problem or "unreadable",
-                "the backup cannot be restored",
+                "the backup does not count: nothing is restored from it" if entry.distrusted else _UNUSABLE,
             )
             out.append(VerifiedBackup(entry.id, entry.source, (problem,)))
             continue
@@ -105,7 +107,7 @@ def _chain_problems(backup: Backup, by_id: dict[str, Backup]) -> list[Problem]:
     try:
         chain(backup, by_id)
     except DrdError as error:
-        return [Problem(backup.id, error.message, "the backup cannot be restored")]
+        return [Problem(backup.id, error.message, _UNUSABLE)]
     return []
 
 

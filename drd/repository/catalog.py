@@ -16,6 +16,7 @@ from drd.model import Backup
 from drd.protocols import Store
 from drd.repository import layout, manifest
 from drd.repository.repository import NewerFormat, Repository
+from drd.repository.signing import Signing, refusal
 
 _READERS = 8
 _DELETE_BATCH = 1000
@@ -24,12 +25,21 @@ _MIN_ABBREVIATION = 4
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """One backup: what its manifest says, or the ``problem`` with the manifest. Exactly one of both is set."""
+    """One backup: what its manifest says, or the ``problem`` with the manifest. Exactly one of both is set.
+
+    ``distrusted`` is what a well-formed manifest says that does not count, since nobody who is believed signed it.
+    """
 
     source: str
     id: str
     backup: Backup | None
     problem: str | None
+    distrusted: Backup | None = None
+
+    @property
+    def claimed(self) -> Backup | None:
+        """What the manifest says, believed or not: for references that must not be broken, never for a restore."""
+        return self.backup or self.distrusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +55,13 @@ class SweepReport:
 class Catalog:
     """The backups in a store. It remembers none, so it is never stale; thread-safe.
 
-    Whatever lists backups raises IntegrityError when a newer drd made the repository.
+    ``signing`` signs what is published and decides what counts as a backup; without it nothing is signed, and every
+    well-formed manifest counts. Whatever lists backups raises IntegrityError when a newer drd made the repository.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, signing: Signing | None = None) -> None:
         self._store = store
+        self.signing = signing or Signing()
         self._format_is_known = False
 
     def sources(self) -> list[str]:
@@ -83,6 +95,8 @@ class Catalog:
         """
         places = self._matching(backup_id)
         found = [entry for entry in self._read_all(places) if entry is not None]
+        if len(found) > 1:  # a planted copy of an id must not make it ambiguous
+            found = [entry for entry in found if entry.distrusted is None] or found
         if len(found) == 1:
             return found[0]
         if found:
@@ -105,15 +119,22 @@ class Catalog:
         )
 
     def get(self, backup_id: str) -> Backup:
-        """Return a backup as :meth:`entry` finds it; raises IntegrityError when its manifest is damaged."""
+        """Return a backup as :meth:`entry` finds it.
+
+        Raises IntegrityError when its manifest is damaged, or not signed by anyone who is believed.
+        """
         entry = self.entry(backup_id)
+        if entry.distrusted is not None:
+            raise refusal(entry.id, entry.problem or "")
         return entry.backup or self._read_manifest(entry.source, entry.id)
 
-    def publish(self, backup: Backup) -> None:
-        """Write the manifest: the moment from which the backup exists. All its parts must be stored by now.
+    def publish(self, backup: Backup) -> Backup:
+        """Sign and write the manifest: the moment from which the backup exists. All its parts must be stored by now.
 
-        Raises IntegrityError when another manifest has this id; a repeated put of the same one is fine.
+        Returns the backup as it is stored. Raises ConfigError when it cannot be signed, IntegrityError when another
+        manifest has this id; a repeated put of the same one is fine.
         """
+        backup = self.signing.signed(backup)
         key = layout.manifest_key(backup.source, backup.id)
         data = manifest.to_json(backup)
         try:
@@ -122,6 +143,7 @@ class Catalog:
             # A put whose answer was lost is repeated by the store and then finds itself.
             if self._store.get(key, length=len(data) + 1) != data:
                 raise IntegrityError(f"another backup with the id {backup.id} exists already", subject=key) from error
+        return backup
 
     def withdraw(self, backup: Backup) -> None:
         """Delete a manifest that must not stand, because what it refers to may be gone. Raises store errors."""
@@ -146,7 +168,7 @@ class Catalog:
         if not candidates:
             return SweepReport((), 0, 0)
         needed = _referred(entries)
-        unreadable = max((entry.id for entry in entries if entry.backup is None), default="")
+        unreadable = max((entry.id for entry in entries if entry.claimed is None), default="")
         kept = [found for found in candidates if found in needed or found[:16] <= unreadable[:16]]
         swept: list[str] = []
         objects = size = 0
@@ -244,11 +266,16 @@ class Catalog:
 
     def _read(self, source: str, backup_id: str) -> CatalogEntry | None:
         try:
-            return CatalogEntry(source, backup_id, self._read_manifest(source, backup_id), None)
+            backup = self._read_manifest(source, backup_id)
+            key = layout.manifest_key(source, backup_id)
+            doubt = self.signing.doubt(backup, lambda: self._store.stat(key).modified_at)
         except ObjectMissing:
             return None
         except IntegrityError as error:
             return CatalogEntry(source, backup_id, None, error.message)
+        if doubt:
+            return CatalogEntry(source, backup_id, None, doubt, backup)
+        return CatalogEntry(source, backup_id, backup, None)
 
     def _read_manifest(self, source: str, backup_id: str) -> Backup:
         key = layout.manifest_key(source, backup_id)
@@ -264,7 +291,7 @@ class Catalog:
 
 def _referred(entries: Sequence[CatalogEntry]) -> set[str]:
     """Return the ids of all backups whose folder some manifest refers to."""
-    backups = [entry.backup for entry in entries if entry.backup is not None]
+    backups = [entry.claimed for entry in entries if entry.claimed is not None]
     owners = {
         layout.owner_of(part.key) for backup in backups for artifact in backup.artifacts for part in artifact.parts
     }

@@ -13,7 +13,17 @@ import json
 from typing import Literal
 
 from drd.errors import IntegrityError
-from drd.model import MANIFEST_SCHEMA_VERSION, Artifact, Backup, BackupKind, EngineKind, Json, Part
+from drd.model import (
+    MANIFEST_SCHEMA_VERSION,
+    SIGNED_SCHEMA_VERSION,
+    Artifact,
+    Backup,
+    BackupKind,
+    EngineKind,
+    Json,
+    Part,
+    Signature,
+)
 from drd.repository import layout
 from drd.repository.chunking import MAX_PART_BYTES
 from drd.repository.fields import Fields, Malformed, is_sha256, is_usable_key, parse_strictly, text_of_time
@@ -22,6 +32,7 @@ MAX_MANIFEST_BYTES = 256 << 20
 """About 800,000 parts; more is refused unread."""
 
 _DIGEST = "digest"
+_SIGNATURE = "signature"
 _ENGINES: tuple[EngineKind, ...] = ("postgres", "redis", "clickhouse")
 _KINDS: tuple[BackupKind, ...] = ("full", "incremental")
 _ENCRYPTIONS: tuple[Literal["none", "age"], ...] = ("none", "age")
@@ -29,7 +40,7 @@ _ENCRYPTIONS: tuple[Literal["none", "age"], ...] = ("none", "age")
 
 def to_document(backup: Backup) -> dict[str, Json]:
     """Return the manifest's content as JSON values; what ``drd show --json`` prints."""
-    return {
+    document: dict[str, Json] = {
         "schema_version": backup.schema_version,
         "id": backup.id,
         "source": backup.source,
@@ -53,8 +64,18 @@ def to_document(backup: Backup) -> dict[str, Json]:
         "labels": dict(backup.labels),
         "facts": dict(backup.facts),
         "warnings": list(backup.warnings),
-        "artifacts": [_artifact_document(artifact) for artifact in backup.artifacts],
     }
+    if backup.signature is not None:
+        document[_SIGNATURE] = {"key": backup.signature.key, "value": backup.signature.value}
+    document["artifacts"] = [_artifact_document(artifact) for artifact in backup.artifacts]
+    return document
+
+
+def content_digest(backup: Backup) -> str:
+    """Return the SHA-256 of all that a manifest says, its signature left out: what a signature is of."""
+    document = to_document(backup)
+    document.pop(_SIGNATURE, None)
+    return _digest_of(document)
 
 
 def to_json(backup: Backup) -> bytes:
@@ -181,10 +202,19 @@ def _backup(fields: Fields, key: str) -> Backup:
         labels=fields.text_map("labels"),
         facts=fields.json_map("facts"),
         warnings=fields.texts("warnings"),
-        schema_version=fields.count("schema_version"),
+        schema_version=(version := fields.count("schema_version")),
+        signature=_signature(fields) if version >= SIGNED_SCHEMA_VERSION else None,
     )
     fields.require_nothing_else()
     return backup
+
+
+def _signature(fields: Fields) -> Signature:
+    """Return what stands there; whether it is worth anything is found out by :mod:`drd.repository.signing`."""
+    found = Fields(fields.json_map(_SIGNATURE), _SIGNATURE)
+    signature = Signature(found.text("key"), found.text("value"))
+    found.require_nothing_else()
+    return signature
 
 
 def _is_earlier(ancestor_id: str, backup_id: str) -> bool:

@@ -14,6 +14,7 @@ from drd.errors import IntegrityError, NoRecoveryPath
 from drd.model import Backup
 from drd.repository.catalog import CatalogEntry
 from drd.repository.layout import backup_time
+from drd.repository.signing import refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Choice:
 def plan_restore(entries: Iterable[CatalogEntry], at: datetime, sources: Sequence[str]) -> tuple[Choice, ...]:
     """Choose a backup for every source, in the order of ``sources``.
 
-    Raises NoRecoveryPath, naming all sources that cannot reach ``at`` and what each could reach, when there is any.
+    Raises NoRecoveryPath, naming all sources that cannot reach ``at`` and what each could reach, when there is any; and
+    IntegrityError when what would reach it is not signed by anyone who is believed.
     """
     known = list(entries)
     choices: list[Choice] = []
@@ -42,6 +44,7 @@ def plan_restore(entries: Iterable[CatalogEntry], at: datetime, sources: Sequenc
         own = [entry for entry in known if entry.source == source]
         choice = choose(own, at, source)
         if choice is None:
+            _refuse_distrusted(own, at)
             refusals.append(_refusal(own, at, source))
         else:
             choices.append(choice)
@@ -52,6 +55,13 @@ def plan_restore(entries: Iterable[CatalogEntry], at: datetime, sources: Sequenc
             hint="choose a time inside the recoverable window; drd list shows every recovery point",
         )
     return tuple(choices)
+
+
+def _refuse_distrusted(entries: Sequence[CatalogEntry], at: datetime) -> None:
+    """Raise for the newest backup that would reach ``at`` if it were believed; "there is none" would hide it."""
+    for entry in sorted(entries, key=lambda entry: entry.id, reverse=True):
+        if entry.distrusted is not None and entry.distrusted.recovery_point <= at:
+            raise refusal(entry.id, entry.problem or "")
 
 
 def choose(entries: Sequence[CatalogEntry], at: datetime, source: str) -> Choice | None:
@@ -70,7 +80,7 @@ def choose(entries: Sequence[CatalogEntry], at: datetime, source: str) -> Choice
             passed_over.append((backup.id, error.message))
             continue
         gap_s = (at - backup.recovery_point).total_seconds()
-        newer = tuple(sorted(pair for pair in passed_over if pair[0] > backup.id))
+        newer = tuple(sorted(pair for pair in passed_over if pair[0][:16] >= backup.id[:16]))
         return Choice(source, backup, gap_s, ancestors, newer)
     return None
 
@@ -86,7 +96,8 @@ def chain(backup: Backup, by_id: Mapping[str, Backup]) -> tuple[Backup, ...]:
         parent = by_id.get(child.parent)
         if parent is None:
             raise IntegrityError(
-                f"backup {backup.id} needs {child.parent}, which is missing or unreadable", subject=child.parent
+                f"backup {backup.id} needs {child.parent}, which is missing, unreadable or not trusted",
+                subject=child.parent,
             )
         if parent.source != backup.source or parent.id[:16] > child.id[:16] or parent.id in _ids(backup, ancestors):
             raise IntegrityError(

@@ -71,7 +71,7 @@ class Guard(Enum):
     PINNED = "pinned"
     ANCESTOR = "a kept backup needs it"
     MAY_BE_NEEDED = "a newer backup with a damaged manifest may need it"
-    NOT_GOOD = "damaged: look at it before it goes (drd verify)"
+    NOT_GOOD = "damaged or not trusted: look at it before it goes (drd verify)"
 
 
 @dataclass(frozen=True, slots=True)
