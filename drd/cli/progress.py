@@ -6,42 +6,16 @@ import contextlib
 import threading
 import time
 from types import TracebackType
-from typing import Self, TextIO
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
-from rich.text import Text
+from typing import TYPE_CHECKING, Self, TextIO
 
 from drd import model
 from drd.cli.render import size, span
 
+if TYPE_CHECKING:  # drawn on a terminal only, and slow to import
+    from rich.progress import Progress, TaskID
+
 _ENDS = {"done": "done", "failed": "FAILED", "cancelled": "cancelled"}
 _REFRESH_S = 0.1
-
-
-class _Amount(ProgressColumn):
-    """Bytes so far, of the estimate where there is one."""
-
-    def render(self, task: Task) -> Text:
-        done = size(task.completed)
-        return Text(f"{done} of ~{size(task.total)}" if task.total else done)
-
-
-class _Speed(ProgressColumn):
-    """Bytes a second, lately."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{size(speed)}/s" if speed else "")
 
 
 class ProgressDisplay:
@@ -58,16 +32,9 @@ class ProgressDisplay:
         self._told: dict[str, model.Progress] = {}
         self._bars: Progress | None = None
         if stream.isatty() and not quiet:
-            self._bars = Progress(
-                TextColumn("  {task.description:<20}", table_column=Column(no_wrap=True)),
-                BarColumn(16),
-                _Amount(Column(no_wrap=True)),
-                _Speed(Column(no_wrap=True)),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[phase]}", table_column=Column(no_wrap=True, ratio=1)),
-                console=Console(file=stream),
-                transient=True,
-            )
+            from drd.cli.bars import bars
+
+            self._bars = bars(stream)
 
     def __enter__(self) -> Self:
         if self._bars:
