@@ -20,6 +20,7 @@ The tree, with exit codes::
     │   └── ToolError              13   a client tool is missing, too old, or failed
     ├── TargetError                13   the restore target is unreachable or refused
     │   └── TargetNotEmpty         14
+    ├── ScratchError               22   no scratch server can be had: the drill is unverified
     ├── IntegrityError             20   bytes are not what the manifest says
     └── Cancelled                 130
 
@@ -179,6 +180,13 @@ class IntegrityError(DrdError):
 
     code = "integrity"
     exit_code = 20
+
+
+class ScratchError(DrdError):
+    """A scratch server cannot be had or was lost, so nothing is known of the backup."""
+
+    code = "scratch"
+    exit_code = 22
 
 
 class Cancelled(DrdError):

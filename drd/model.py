@@ -282,6 +282,46 @@ class EngineRunbook:
 
 
 @dataclass(frozen=True, slots=True)
+class ScratchSpec:
+    """What a scratch server must be: a throw-away server of one engine that a drill restores into.
+
+    ``version`` is the server's that made the backup: a runtime starts the same major version, or says which it has.
+    ``size_bytes`` is the plain size of the backup, by which a runtime sees before the start whether the disk is enough.
+    The limits bound the server; after ``expires_s`` a reaper may remove it whoever started it. ``image`` (or a folder
+    of programs, by the runtime's meaning of it) overrides the runtime's choice. ``labels`` name drill and run.
+    """
+
+    engine: EngineKind
+    version: str
+    size_bytes: int
+    memory_bytes: int
+    cpus: float
+    pids: int
+    disk_bytes: int
+    expires_s: float
+    image: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchEndpoint:
+    """How a running scratch server is reached; made by scratch runtimes alone, and never from the configuration.
+
+    ``password`` was made at random for this server. ``version`` is what the server answered. ``environment`` is for the
+    report (image and digest, or program and its path; limits). ``connect`` are lines for a person who wants to look
+    inside, without the password.
+    """
+
+    engine: EngineKind
+    name: str
+    url: str
+    password: Secret
+    version: str
+    environment: dict[str, str] = field(default_factory=dict)
+    connect: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """An object of a store, or, with a delimiter, a common prefix (``key`` ends with it, size 0)."""
 

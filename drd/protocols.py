@@ -6,6 +6,7 @@ Implementations raise only :class:`~drd.errors.DrdError`; foreign exceptions are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ from drd.model import (
     Problem,
     Progress,
     RestoreResult,
+    ScratchEndpoint,
+    ScratchSpec,
     TargetState,
 )
 
@@ -205,6 +208,48 @@ class Format(Protocol):
 
         Endpoints and secrets come from variables that a person sets; nothing of them is in it.
         """
+
+
+class ScratchServer(Protocol):
+    """A running scratch server; gone, with all it held, when the block of :meth:`ScratchRuntime.start` is left."""
+
+    endpoint: ScratchEndpoint
+
+    def death(self) -> str:
+        """Say why the server has ended (killed for its memory limit, exit code, last words); empty while it runs."""
+
+    def log(self, limit_bytes: int = 8192) -> str:
+        """Return the end of the server's own log."""
+
+    def run(self, argv: Sequence[str], cancel: CancelToken) -> tuple[int, str]:
+        """Run a command beside the server (in its container or its folder); return its exit code and bounded output.
+
+        It finds the server by the environment: ``DRD_SCRATCH_URL``, ``DRD_SCRATCH_PASSWORD``.
+        """
+
+    def keep(self) -> None:
+        """Let the server outlive the block, until it expires: for a person who wants to look inside."""
+
+
+class ScratchRuntime(Protocol):
+    """Where scratch servers come from. Only it mints endpoints that a drill may restore into.
+
+    Raises :class:`~drd.errors.ScratchError` when a server cannot be had (no engine, no image or program, no room, not
+    ready in time): the drill is then unverified, not failed.
+    """
+
+    @property
+    def name(self) -> str:
+        """``docker``, ``process``, ``kubernetes``."""
+
+    def start(self, spec: ScratchSpec, cancel: CancelToken) -> AbstractContextManager[ScratchServer]:
+        """Start an empty server and enter when it answers a query; leaving the block removes it, whatever came."""
+
+    def reap(self) -> Sequence[str]:
+        """Remove what drds that are gone left behind, and what has expired; return a line for each."""
+
+    def check(self) -> Sequence[CheckItem]:
+        """Say whether scratch servers could be started here, per engine, with a remedy where not."""
 
 
 class Clock(Protocol):
