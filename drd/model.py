@@ -92,9 +92,9 @@ class Signature:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """What a manifest says: everything needed to find, check and restore one backup.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupHead:
+    """What a manifest says of a backup as a whole: enough to list, choose and keep it, not to restore it.
 
     It names no table, row or secret, so it can be read without the identity. ``facts`` are the engine's own
     (shape known to the engine alone, still without names). ``warnings`` are codes, not texts. ``rows`` counts
@@ -111,7 +111,6 @@ class Backup:
     finished_at: datetime
     recovery_point: datetime
     window_start: datetime | None
-    artifacts: tuple[Artifact, ...]
     compression: str
     encryption: Literal["none", "age"]
     recipients: tuple[str, ...]
@@ -131,6 +130,13 @@ class Backup:
     def duration_s(self) -> float:
         """Wall time of the backup."""
         return (self.finished_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup(BackupHead):
+    """All that a manifest says: everything needed to find, check and restore one backup."""
+
+    artifacts: tuple[Artifact, ...]
 
     def artifact(self, name: str) -> Artifact | None:
         """Return the artifact of that name, or None."""

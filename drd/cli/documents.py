@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what a document is made of was imported by whoever made it; --help needs none of it
     from drd.errors import DrdError
-    from drd.model import Backup, CheckItem, Json, Notice
+    from drd.model import BackupHead, CheckItem, Json, Notice
     from drd.ops.backup import BackupReport
     from drd.ops.check import CheckReport
     from drd.ops.prune import PruneReport
     from drd.ops.restore import RestoreReport
     from drd.ops.status import StatusReport
     from drd.ops.verify import VerifyReport
-    from drd.repository.catalog import CatalogEntry
+    from drd.repository.catalog import HeadEntry
 
 
 def emit(document: Json) -> None:
@@ -50,7 +50,7 @@ def notices(found: tuple[Notice, ...]) -> list[Json]:
     return [{"code": notice.code, "message": notice.message} for notice in found]
 
 
-def backup(value: Backup, *, warnings: list[Json] | None = None) -> dict[str, Json]:
+def backup(value: BackupHead, *, warnings: list[Json] | None = None) -> dict[str, Json]:
     """Return one line of ``list`` and ``backup now``."""
     return {
         "id": value.id,
@@ -95,7 +95,7 @@ def backup_report(report: BackupReport) -> dict[str, Json]:
     return {"outcome": report.outcome, "duration_s": round(report.duration_s, 3), "backups": lines}
 
 
-def catalog(entries: list[CatalogEntry]) -> dict[str, Json]:
+def catalog(entries: list[HeadEntry]) -> dict[str, Json]:
     """Return the document of ``list``; what is no good is a line with outcome ``damaged`` or ``untrusted``."""
     return {
         "backups": [
@@ -107,7 +107,7 @@ def catalog(entries: list[CatalogEntry]) -> dict[str, Json]:
     }
 
 
-def unusable(entry: CatalogEntry) -> str:
+def unusable(entry: HeadEntry) -> str:
     """Say what kind of trouble an entry without a backup is."""
     return "untrusted" if entry.distrusted else "damaged"
 
@@ -196,6 +196,7 @@ def status_report(report: StatusReport) -> dict[str, Json]:
     return {
         "at": moment(report.at),
         "recoverable_to": moment(report.recoverable_to),
+        "notices": notices(report.notices),
         "sources": [
             {
                 "source": item.source,

@@ -10,7 +10,7 @@ from drd.cli.session import Session
 from drd.errors import ConfigError
 
 if TYPE_CHECKING:  # pulls in the repository
-    from drd.repository.catalog import CatalogEntry
+    from drd.repository.catalog import HeadEntry
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -26,26 +26,29 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Session) -> int:
     """Print the catalog."""
+    from drd.ops.presence import demand_repository
+
     services = session.services
     catalog = services.ports.catalog
-    known = catalog.sources()
+    known = demand_repository(services.ports)
     if args.source and args.source not in known:
         if args.source not in services.config.sources:
             names = ", ".join(sorted({*known, *services.config.sources})) or "none"
             raise ConfigError(f"no source is called {args.source}", op="list", hint=f"sources: {names}")
-        entries = []
+        surveys = {}
     else:
-        entries = catalog.entries(args.source)
+        surveys = {name: catalog.survey(name) for name in ([args.source] if args.source else known)}
+    entries = sorted((e for s in surveys.values() for e in s.entries), key=lambda entry: (entry.id, entry.source))
     if session.as_json:
         documents.emit(documents.catalog(entries))
     elif not entries:
         print("No backups yet. Take one with: drd backup now")
     else:
-        _print(entries, {source: catalog.unfinished(source) for source in sorted({e.source for e in entries})})
+        _print(entries, {source: survey.unfinished for source, survey in surveys.items()})
     return 0
 
 
-def _print(entries: list[CatalogEntry], unfinished: dict[str, list[str]]) -> None:
+def _print(entries: list[HeadEntry], unfinished: dict[str, tuple[str, ...]]) -> None:
     rows = []
     for entry in entries:
         if entry.backup is None:
@@ -65,9 +68,12 @@ def _print(entries: list[CatalogEntry], unfinished: dict[str, list[str]]) -> Non
         )
     print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "STORED", "ROWS/KEYS", "STATE AS OF"), rows))
     print()
-    width = max(len(entry.source) for entry in entries)
-    for source in sorted({entry.source for entry in entries}):
-        sizes = [entry.backup.plain_bytes for entry in entries if entry.backup and entry.source == source]
+    sizes_of: dict[str, list[int]] = {entry.source: [] for entry in sorted(entries, key=lambda e: e.source)}
+    for entry in entries:
+        if entry.backup:
+            sizes_of[entry.source].append(entry.backup.plain_bytes)
+    width = max(map(len, sizes_of))
+    for source, sizes in sizes_of.items():
         print(f"  {source:<{width}}  {sparkline(sizes[-30:])}  {render.plural(len(sizes), 'backup')}")
     for source, ids in unfinished.items():
         for backup_id in ids:

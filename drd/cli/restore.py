@@ -143,14 +143,13 @@ def _password(args: argparse.Namespace) -> Secret | None:
 def _export(args: argparse.Namespace, session: Session, at: datetime, sources: list[str]) -> int:
     """Write backups as files of stock formats, one source after the other; one that fails does not stop the others."""
     from drd.ops import restore as op
-    from drd.repository.planning import plan_restore
+    from drd.ops.choosing import choose_backups
 
     if args.password_env or args.password_file or args.no_compare:
         hint = "leave out --password-env, --password-file and --no-compare"
         raise ConfigError("--into DIR writes files and asks no server", op="restore", hint=hint)
     ports, directory = session.services.ports, Path(args.into)
-    entries = [entry for source in sources for entry in ports.catalog.entries(source)]
-    choices = plan_restore(entries, at, sources)
+    choices = choose_backups(ports, at, sources)
     for choice in choices:
         if not args.dry_run:
             op.refuse_existing(directory, choice.source)
@@ -173,7 +172,7 @@ def _export(args: argparse.Namespace, session: Session, at: datetime, sources: l
     return exit_code(report)
 
 
-def _export_one(ports: Ports, choice: Choice, directory: Path, *, dry_run: bool) -> RestoredSource:
+def _export_one(ports: Ports, choice: Choice[Backup], directory: Path, *, dry_run: bool) -> RestoredSource:
     from drd.ops import restore as op
     from drd.ops.failures import of_source
 

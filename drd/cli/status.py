@@ -67,7 +67,7 @@ def _row(item: SourceStatus) -> tuple[str, ...]:
 
 
 def _remarks(report: StatusReport) -> list[str]:
-    out: list[str] = []
+    out = [f"{render.mark('failed')} {notice.message}" for notice in report.notices]
     for item in report.sources:
         name, failed, warning = item.source, render.mark("failed"), render.mark("warning")
         if item.damaged:

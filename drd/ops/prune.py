@@ -6,16 +6,17 @@ objects that are no backup; the next prune, or the next backup of the source, sw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from drd.errors import DrdError
-from drd.model import Backup, Progress
+from drd.model import BackupHead, Progress
 from drd.ops.backup import BackupReport, hold_lease
 from drd.ops.ports import Ports
+from drd.ops.presence import demand_repository
 from drd.repository import layout
-from drd.repository.catalog import CatalogEntry
+from drd.repository.catalog import CatalogEntry, HeadEntry
 from drd.repository.pins import Pins
 from drd.repository.planning import chain
 from drd.repository.retention import Candidate, Decision, Policy, decide
@@ -66,7 +67,7 @@ def prune(ports: Ports, policies: Mapping[str, Policy], *, apply: bool) -> Prune
     Changes nothing without ``apply``. A source whose lease is held, or whose store refuses, is reported and does not
     stop the others. Raises only what concerns all, such as an unreachable store.
     """
-    there = ports.catalog.sources()
+    there = demand_repository(ports)
     done = tuple(_source(ports, name, policy, apply=apply) for name, policy in policies.items() if name in there)
     return PruneReport(apply, done, tuple(name for name in there if name not in policies))
 
@@ -95,21 +96,26 @@ def set_pin(ports: Ports, backup_id: str, *, pinned: bool) -> CatalogEntry:
 
 def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> PrunedSource:
     if not apply:
-        return PrunedSource(source, _decide(ports, source, policy)[0], _orphans(ports, source, swept=False))
+        survey = ports.catalog.survey(source)
+        decision = _decide(ports, source, survey.entries, policy)
+        return PrunedSource(source, decision, _orphans(ports, source, survey.unfinished, swept=False))
     decision = Decision((), ())
     removed: list[str] = []
     removed_bytes = 0
     try:
         with hold_lease(ports, source) as lease:
-            decision, backups = _decide(ports, source, policy)
+            # Whole manifests, checked by their digests: what is damaged must not stand for what would be removed.
+            entries = ports.catalog.entries(source)
+            decision = _decide(ports, source, entries, policy)
+            stored_bytes = {entry.id: entry.backup.stored_bytes for entry in entries if entry.backup}
             for item in decision.remove:
                 ports.cancel.raise_if_cancelled()
                 lease.ensure()
                 ports.progress(Progress(source, "remove", detail=item.id))
                 ports.catalog.remove(source, item.id)
                 removed.append(item.id)
-                removed_bytes += backups[item.id].stored_bytes
-            orphans = _orphans(ports, source, swept=True)
+                removed_bytes += stored_bytes[item.id]
+            orphans = _orphans(ports, source, ports.catalog.unfinished(source), swept=True)
             ports.catalog.sweep(source)
     except DrdError as error:
         error.during("prune", source)
@@ -117,14 +123,13 @@ def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> Pruned
     return PrunedSource(source, decision, orphans, tuple(removed), removed_bytes)
 
 
-def _decide(ports: Ports, source: str, policy: Policy) -> tuple[Decision, dict[str, Backup]]:
-    entries = ports.catalog.entries(source)
+def _decide(ports: Ports, source: str, entries: Sequence[HeadEntry], policy: Policy) -> Decision:
     by_id = {entry.id: entry.backup for entry in entries if entry.backup is not None}
     pinned = Pins(ports.store).of(source)
-    return decide([_candidate(entry, by_id, pinned) for entry in entries], policy), by_id
+    return decide([_candidate(entry, by_id, pinned) for entry in entries], policy)
 
 
-def _candidate(entry: CatalogEntry, by_id: dict[str, Backup], pinned: set[str]) -> Candidate:
+def _candidate(entry: HeadEntry, by_id: dict[str, BackupHead], pinned: set[str]) -> Candidate:
     if entry.backup is None:
         at, claimed = layout.backup_time(entry.id), entry.distrusted
         parent, readable = (claimed.parent, True) if claimed else (None, False)
@@ -138,9 +143,9 @@ def _candidate(entry: CatalogEntry, by_id: dict[str, Backup], pinned: set[str]) 
     return Candidate(backup.id, backup.recovery_point, backup.parent, good=good, pinned=backup.id in pinned)
 
 
-def _orphans(ports: Ports, source: str, *, swept: bool) -> tuple[Orphan, ...]:
+def _orphans(ports: Ports, source: str, unfinished: Sequence[str], *, swept: bool) -> tuple[Orphan, ...]:
     out: list[Orphan] = []
-    for backup_id in ports.catalog.unfinished(source):
+    for backup_id in unfinished:
         sizes = [info.size_bytes for info in ports.store.list(layout.backup_prefix(source, backup_id))]
         out.append(Orphan(backup_id, len(sizes), sum(sizes), swept))
     return tuple(out)

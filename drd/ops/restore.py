@@ -30,12 +30,12 @@ from drd.model import (
     compare_fingerprints,
 )
 from drd.ops.bounded import LOOK_GRACE_S, RESTORE_GRACE_S, run_bounded
+from drd.ops.choosing import choose_backups
 from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
 from drd.protocols import ArtifactReader
-from drd.repository.planning import plan_restore
 
 Outcome = Literal["ok", "planned", "partial", "failed", "cancelled"]
 TargetFactory = Callable[[str, Backup], Source]
@@ -105,9 +105,8 @@ def plan(ports: Ports, at: datetime, sources: Sequence[str], target_of: TargetFa
 
     Raises :class:`~drd.errors.NoRecoveryPath` with the recoverable window when a source has none.
     """
-    entries = [entry for source in sources for entry in ports.catalog.entries(source)]
     out: list[PlannedRestore] = []
-    for choice in plan_restore(entries, at, sources):
+    for choice in choose_backups(ports, at, sources):
         try:
             into = target_of(choice.source, choice.backup)
             with ports.reader(choice.backup) as artifacts:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from drd.model import Backup
+from drd.model import BackupHead, Notice
+from drd.ops.choosing import choose_whole
 from drd.ops.ports import Ports
+from drd.ops.presence import why_no_repository
+
+_ANY_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,8 @@ class SourceStatus:
     configured: bool
     backups: int
     damaged: int
-    newest: Backup | None
-    oldest: Backup | None
+    newest: BackupHead | None
+    oldest: BackupHead | None
     age_s: float | None
     rpo_s: float | None
     unfinished: int
@@ -42,6 +46,7 @@ class StatusReport:
 
     at: datetime
     sources: tuple[SourceStatus, ...]
+    notices: tuple[Notice, ...] = ()
 
     @property
     def recoverable_to(self) -> datetime | None:
@@ -58,9 +63,11 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
     names = [*rpo_of, *(name for name in ports.catalog.sources() if name not in rpo_of)]
     out: list[SourceStatus] = []
     for name in names:
-        entries = ports.catalog.entries(name)
+        survey = ports.catalog.survey(name)
+        # The one that would be restored is read whole: nobody shall hear "yes" because nobody looked.
+        entries, choice = choose_whole(ports.catalog, survey.entries, _ANY_TIME, name)
+        newest = choice.backup if choice else None
         good = sorted((e.backup for e in entries if e.backup), key=lambda b: b.recovery_point)
-        newest = good[-1] if good else None
         out.append(
             SourceStatus(
                 source=name,
@@ -71,8 +78,10 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
                 oldest=good[0] if good else None,
                 age_s=(now - newest.recovery_point).total_seconds() if newest else None,
                 rpo_s=rpo_of.get(name),
-                unfinished=len(ports.catalog.unfinished(name)),
+                unfinished=len(survey.unfinished),
                 untrusted=sum(entry.distrusted is not None for entry in entries),
             )
         )
-    return StatusReport(now, tuple(out))
+    absent = None if any(item.backups for item in out) else why_no_repository(ports)
+    notices = (Notice("no-repository", f"{absent.message}; {absent.hint}"),) if absent else ()
+    return StatusReport(now, tuple(out), notices)

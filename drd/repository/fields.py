@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -47,9 +48,9 @@ def is_usable_key(text: str) -> bool:
 def parse_strictly(data: bytes) -> dict[str, Json]:
     """Return the one JSON object that ``data`` is: UTF-8, no key twice, no NaN, nothing infinite, no lone surrogate."""
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        # Finds lone surrogates, which nothing could print, and 1e999, which becomes infinite.
-        json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        document = _DECODER.decode(data.decode("utf-8"))
+        if b"\\u" in data:  # only an escape makes a lone surrogate, which nothing could print
+            _ENCODER.encode(document).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise Malformed(f"is not valid JSON ({type(error).__name__})") from error
     if not isinstance(document, dict):
@@ -66,6 +67,17 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # 1e999
+        raise ValueError(text)
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class Fields:
@@ -110,8 +122,10 @@ class Fields:
     def choice(self, name: str, allowed: Sequence[_Choice]) -> _Choice:
         """Take one of the allowed strings."""
         value = self._take(name)
-        chosen = next((choice for choice in allowed if choice == value), None)
-        return self._wrong(name, " or ".join(allowed)) if chosen is None else chosen
+        for choice in allowed:
+            if choice == value:
+                return choice
+        return self._wrong(name, " or ".join(allowed))
 
     def flag(self, name: str) -> bool:
         """Take true or false."""

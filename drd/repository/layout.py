@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import secrets
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from drd.errors import ConfigError, IntegrityError
 
@@ -35,6 +36,7 @@ def new_backup_id(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{tail}"
 
 
+@lru_cache(maxsize=1 << 15)
 def is_backup_id(text: str) -> bool:
     """Whether ``text`` has the form of a backup id, with a time that exists."""
     if _ID.fullmatch(text) is None:
@@ -47,8 +49,9 @@ def is_backup_id(text: str) -> bool:
 
 
 def backup_time(backup_id: str) -> datetime:
-    """Return the start time that an id carries."""
-    return datetime.strptime(backup_id[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    """Return the start time that an id carries; raises ValueError when it is not one."""
+    year, month, day = int(backup_id[:4]), int(backup_id[4:6]), int(backup_id[6:8])
+    return datetime(year, month, day, int(backup_id[9:11]), int(backup_id[11:13]), int(backup_id[13:15]), tzinfo=UTC)
 
 
 def is_source_name(text: str) -> bool:

@@ -8,6 +8,7 @@ listing backups must start fast.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Literal
@@ -18,6 +19,7 @@ from drd.model import (
     SIGNED_SCHEMA_VERSION,
     Artifact,
     Backup,
+    BackupHead,
     BackupKind,
     EngineKind,
     Json,
@@ -33,6 +35,10 @@ MAX_MANIFEST_BYTES = 256 << 20
 
 _DIGEST = "digest"
 _SIGNATURE = "signature"
+_BEGINNING = b'{\n"digest": "sha256:'
+# A line of its own: no string holds a line end, and what lies inside the artifacts is indented.
+_BEFORE_ARTIFACTS = b',\n"artifacts": [\n'
+_HEAD_FIELDS = tuple(field.name for field in dataclasses.fields(BackupHead))
 _ENGINES: tuple[EngineKind, ...] = ("postgres", "redis", "clickhouse")
 _KINDS: tuple[BackupKind, ...] = ("full", "incremental")
 _ENCRYPTIONS: tuple[Literal["none", "age"], ...] = ("none", "age")
@@ -96,6 +102,28 @@ def to_json(backup: Backup) -> bytes:
     return data
 
 
+def head_from_json(data: bytes, *, key: str) -> BackupHead | None:
+    """Return the head of the manifest found at ``key``, of which ``data`` is at least the beginning.
+
+    Checks the fields of the head as :func:`from_json` does, but neither the parts nor the digest: enough to list a
+    backup, not to use it. None when it does not look as :func:`to_json` writes it; then only :func:`from_json` can tell
+    what it is. Raises IntegrityError as that does.
+    """
+    end = data.find(_BEFORE_ARTIFACTS)
+    if end < 0 or not data.startswith(_BEGINNING):
+        return None
+    try:
+        document = parse_strictly(data[:end] + b"}")
+        _require_version(document.get("schema_version"), key)
+        fields = Fields(document, "manifest")
+        fields.text(_DIGEST)
+        head = _head(fields, key)
+        fields.require_nothing_else()
+    except Malformed as error:
+        raise _unusable(key, error) from error
+    return head
+
+
 def from_json(data: bytes, *, key: str) -> Backup:
     """Return the backup that a manifest found at ``key`` describes.
 
@@ -105,11 +133,15 @@ def from_json(data: bytes, *, key: str) -> Backup:
     try:
         return _backup(Fields(_verified(data, key), "manifest"), key)
     except Malformed as error:
-        raise IntegrityError(
-            f"the manifest {key} {error}: this backup cannot be used",
-            subject=key,
-            hint="restore another backup (drd list); a versioned bucket may hold an older, good copy of this object",
-        ) from error
+        raise _unusable(key, error) from error
+
+
+def _unusable(key: str, error: Malformed) -> IntegrityError:
+    return IntegrityError(
+        f"the manifest {key} {error}: this backup cannot be used",
+        subject=key,
+        hint="restore another backup (drd list); a versioned bucket may hold an older, good copy of this object",
+    )
 
 
 def _artifact_document(artifact: Artifact) -> dict[str, Json]:
@@ -163,6 +195,14 @@ def _require_version(version: Json, key: str) -> None:
 
 
 def _backup(fields: Fields, key: str) -> Backup:
+    head = _head(fields, key)
+    found = fields.objects("artifacts")
+    fields.require_nothing_else()
+    artifacts = _artifacts(found, head.source, head.id, encrypted=head.encryption == "age")
+    return Backup(**{name: getattr(head, name) for name in _HEAD_FIELDS}, artifacts=artifacts)
+
+
+def _head(fields: Fields, key: str) -> BackupHead:
     backup_id, source = fields.text("id"), fields.text("source")
     if not (layout.is_backup_id(backup_id) and layout.is_source_name(source)):
         raise Malformed("names no usable id and source")
@@ -178,7 +218,7 @@ def _backup(fields: Fields, key: str) -> Backup:
     recipients = fields.texts("recipients")
     if (encryption == "age") != bool(recipients):
         raise Malformed("is encrypted to nobody, or names recipients without being encrypted")
-    backup = Backup(
+    return BackupHead(
         id=backup_id,
         source=source,
         engine=fields.choice("engine", _ENGINES),
@@ -189,7 +229,6 @@ def _backup(fields: Fields, key: str) -> Backup:
         finished_at=fields.time("finished_at"),
         recovery_point=fields.time("recovery_point"),
         window_start=fields.optional_time("window_start"),
-        artifacts=_artifacts(fields.objects("artifacts"), source, backup_id, encrypted=encryption == "age"),
         compression=fields.choice("compression", ("zstd",)),
         encryption=encryption,
         recipients=recipients,
@@ -205,8 +244,6 @@ def _backup(fields: Fields, key: str) -> Backup:
         schema_version=(version := fields.count("schema_version")),
         signature=_signature(fields) if version >= SIGNED_SCHEMA_VERSION else None,
     )
-    fields.require_nothing_else()
-    return backup
 
 
 def _signature(fields: Fields) -> Signature:

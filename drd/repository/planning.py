@@ -9,36 +9,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Generic
 
 from drd.errors import IntegrityError, NoRecoveryPath
-from drd.model import Backup
-from drd.repository.catalog import CatalogEntry
+from drd.model import BackupHead
+from drd.repository.catalog import Content, Content_co, Entry, HeadEntry
 from drd.repository.layout import backup_time
 from drd.repository.signing import refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+@dataclass(frozen=True)
+class Choice(Generic[Content_co]):
     """One source's way back: ``backup`` needs ``ancestors`` (oldest first) and lies ``gap_s`` before the asked time.
 
     ``passed_over`` says why newer candidates could not be used: pairs of id and reason.
     """
 
     source: str
-    backup: Backup
+    backup: Content_co
     gap_s: float
-    ancestors: tuple[Backup, ...]
+    ancestors: tuple[Content_co, ...]
     passed_over: tuple[tuple[str, str], ...] = ()
 
 
-def plan_restore(entries: Iterable[CatalogEntry], at: datetime, sources: Sequence[str]) -> tuple[Choice, ...]:
+def plan_restore(
+    entries: Iterable[Entry[Content]], at: datetime, sources: Sequence[str]
+) -> tuple[Choice[Content], ...]:
     """Choose a backup for every source, in the order of ``sources``.
 
     Raises NoRecoveryPath, naming all sources that cannot reach ``at`` and what each could reach, when there is any; and
     IntegrityError when what would reach it is not signed by anyone who is believed.
     """
     known = list(entries)
-    choices: list[Choice] = []
+    choices: list[Choice[Content]] = []
     refusals: list[str] = []
     for source in sources:
         own = [entry for entry in known if entry.source == source]
@@ -57,14 +60,14 @@ def plan_restore(entries: Iterable[CatalogEntry], at: datetime, sources: Sequenc
     return tuple(choices)
 
 
-def _refuse_distrusted(entries: Sequence[CatalogEntry], at: datetime) -> None:
+def _refuse_distrusted(entries: Sequence[HeadEntry], at: datetime) -> None:
     """Raise for the newest backup that would reach ``at`` if it were believed; "there is none" would hide it."""
     for entry in sorted(entries, key=lambda entry: entry.id, reverse=True):
         if entry.distrusted is not None and entry.distrusted.recovery_point <= at:
             raise refusal(entry.id, entry.problem or "")
 
 
-def choose(entries: Sequence[CatalogEntry], at: datetime, source: str) -> Choice | None:
+def choose(entries: Sequence[Entry[Content]], at: datetime, source: str) -> Choice[Content] | None:
     """Return the newest good backup of one source not later than ``at``, or None. ``entries`` are that source's."""
     by_id = {entry.id: entry.backup for entry in entries if entry.backup is not None}
     passed_over = [
@@ -85,12 +88,12 @@ def choose(entries: Sequence[CatalogEntry], at: datetime, source: str) -> Choice
     return None
 
 
-def chain(backup: Backup, by_id: Mapping[str, Backup]) -> tuple[Backup, ...]:
+def chain(backup: Content, by_id: Mapping[str, Content]) -> tuple[Content, ...]:
     """Return the ancestors that ``backup`` needs, the full one first; none for a full backup.
 
     Raises IntegrityError naming the ancestor that is missing, unreadable, of another source or not older.
     """
-    ancestors: list[Backup] = []
+    ancestors: list[Content] = []
     child = backup
     while child.parent is not None:
         parent = by_id.get(child.parent)
@@ -108,7 +111,7 @@ def chain(backup: Backup, by_id: Mapping[str, Backup]) -> tuple[Backup, ...]:
     return tuple(reversed(ancestors))
 
 
-def recoverable_window(entries: Iterable[CatalogEntry]) -> tuple[datetime, datetime] | None:
+def recoverable_window(entries: Iterable[HeadEntry]) -> tuple[datetime, datetime] | None:
     """Return the oldest and the newest recovery point of the restorable ones of one source's backups."""
     backups = [entry.backup for entry in entries if entry.backup is not None]
     by_id = {backup.id: backup for backup in backups}
@@ -116,11 +119,11 @@ def recoverable_window(entries: Iterable[CatalogEntry]) -> tuple[datetime, datet
     return (min(points), max(points)) if points else None
 
 
-def _ids(backup: Backup, ancestors: Sequence[Backup]) -> set[str]:
+def _ids(backup: BackupHead, ancestors: Sequence[BackupHead]) -> set[str]:
     return {backup.id, *(ancestor.id for ancestor in ancestors)}
 
 
-def _is_whole(backup: Backup, by_id: Mapping[str, Backup]) -> bool:
+def _is_whole(backup: BackupHead, by_id: Mapping[str, BackupHead]) -> bool:
     try:
         chain(backup, by_id)
     except IntegrityError:
@@ -128,7 +131,7 @@ def _is_whole(backup: Backup, by_id: Mapping[str, Backup]) -> bool:
     return True
 
 
-def _refusal(entries: Sequence[CatalogEntry], at: datetime, source: str) -> str:
+def _refusal(entries: Sequence[HeadEntry], at: datetime, source: str) -> str:
     window = recoverable_window(entries)
     if window is None:
         damaged = f" ({len(entries)} cannot be used)" if entries else ""

@@ -49,14 +49,15 @@ class Repository:
 
     def open(self) -> RepositoryInfo:
         """Return what is there; raises CatalogError when there is no repository, and what :meth:`peek` raises."""
-        info = self.peek()
-        if info is None:
+        try:
+            return _parse(self._store.get(layout.REPOSITORY_KEY, length=_MAX_BYTES + 1))
+        except ObjectMissing as error:
             raise CatalogError(
-                "there is no drd repository in this store",
+                f"there is no drd repository in this store: {error.message}",
                 subject=layout.REPOSITORY_KEY,
-                hint="check store.bucket and store.prefix; the first `drd backup now` makes a repository",
-            )
-        return info
+                hint="is the disk or share mounted? is store.path, or store.bucket and store.prefix, right? "
+                "The first drd backup now makes a repository",
+            ) from error
 
     def open_or_create(self, now: datetime) -> RepositoryInfo:
         """Return what is there, or make a repository in an empty place; of several at once, one makes it.

@@ -22,7 +22,7 @@ from drd.model import CheckItem, ObjectInfo
 from drd.protocols import BytesLike, Clock
 from drd.stores.checking import check_store
 from drd.stores.keys import RESERVED_FOLDER, check_delimiter, check_key, check_prefix, check_range
-from drd.stores.local_folders import Folders, open_regular, read_range, store_error, write_all
+from drd.stores.local_folders import Folders, read_range, store_error, write_all
 from drd.stores.times import utc_now
 
 _FILE_MODE = 0o600  # backups are as secret as the databases
@@ -84,25 +84,31 @@ class LocalStore:
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Return the file or a range of it; raise ObjectMissing."""
         check_range(start, length)
-        with self._file(key, "read") as descriptor:
-            return read_range(descriptor, start, length)
+        with self._errors(key, "read"):
+            descriptor = self._open(key)
+            try:
+                return read_range(descriptor, start, length)
+            finally:
+                os.close(descriptor)
 
     def stat(self, key: str) -> ObjectInfo:
         """Return size and modification time of the file; raise ObjectMissing."""
-        with self._file(key, "look at") as descriptor:
-            found = os.fstat(descriptor)
-        return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
-
-    @contextlib.contextmanager
-    def _file(self, key: str, op: str) -> Iterator[int]:
-        *parents, last = check_key(key).split("/")
-        try:
-            with self._folders.opened(tuple(parents)) as folder:
-                descriptor = open_regular(last, folder)
+        with self._errors(key, "look at"):
+            descriptor = self._open(key)
             try:
-                yield descriptor
+                found = os.fstat(descriptor)
             finally:
                 os.close(descriptor)
+        return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def _open(self, key: str) -> int:
+        *parents, last = check_key(key).split("/")
+        return self._folders.open_file(tuple(parents), last)
+
+    @contextlib.contextmanager
+    def _errors(self, key: str, op: str) -> Iterator[None]:
+        try:
+            yield
         except (FileNotFoundError, NotADirectoryError) as error:
             hint = "" if self._root.is_dir() else f"the folder {self._root} does not exist (yet): see store.path"
             raise ObjectMissing(f"{key} does not exist in {self._root}", op=op, subject=key, hint=hint) from error
@@ -119,7 +125,7 @@ class LocalStore:
     def _walk(self, segments: tuple[str, ...], start: str, *, deep: bool) -> Iterator[ObjectInfo]:
         above = "".join(f"{segment}/" for segment in segments)
         try:
-            entries = self._folders.entries(segments, start)
+            entries = self._folders.entries(segments, start, with_empty=deep)
         except OSError as error:
             raise store_error(error, op="list", subject=above or "everything", root=self._root) from error
         for name, is_folder in entries:
@@ -133,7 +139,7 @@ class LocalStore:
                 yield info
             elif deep:
                 yield from self._walk((*segments, name), "", deep=True)
-            elif next(self._walk((*segments, name), "", deep=True), None):  # S3 knows no empty folder
+            else:  # S3 knows no empty folder, and such a one is not among the entries
                 yield ObjectInfo(f"{above}{name}/", 0)
 
     def delete(self, keys: Iterable[str]) -> None:

@@ -80,6 +80,18 @@ class Folders:
         finally:
             os.close(current)
 
+    def open_file(self, segments: tuple[str, ...], name: str) -> int:
+        """Return a descriptor of a plain file for reading: :meth:`opened` and :func:`open_regular`, but quicker."""
+        current = os.open(self.root, _FOLDER_FLAGS & ~os.O_NOFOLLOW)
+        try:
+            for segment in segments:
+                deeper = os.open(segment, _FOLDER_FLAGS, dir_fd=current)
+                os.close(current)
+                current = deeper
+            return open_regular(name, current)
+        finally:
+            os.close(current)
+
     def _make_root(self) -> None:
         missing = [path for path in (self.root, *self.root.parents) if not path.is_dir()]
         for path in reversed(missing):
@@ -127,26 +139,50 @@ class Folders:
                 raise
             segments = segments[:-1]
 
-    def entries(self, segments: tuple[str, ...], start: str) -> list[tuple[str, bool]]:
+    def entries(self, segments: tuple[str, ...], start: str, *, with_empty: bool = True) -> list[tuple[str, bool]]:
         """Return ``(name, is_folder)`` of those that begin with ``start``, in the order of the keys they hold.
 
-        A folder sorts as its name and a slash. Links, sockets and names that are not UTF-8 hold no object.
+        A folder sorts as its name and a slash. Links, sockets and names that are not UTF-8 hold no object. Without
+        ``with_empty`` folders are left out that hold no object at any depth.
         """
         found = []
         try:
             with self.opened(segments) as folder, os.scandir(folder) as scan:
-                for entry in scan:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    if not entry.name.startswith(start) or not (is_folder or entry.is_file(follow_symlinks=False)):
-                        continue
-                    if entry.name.isascii() or _is_text(entry.name):
-                        found.append((entry.name, is_folder))
+                for name, is_folder in _objects(scan):
+                    if name.startswith(start) and (with_empty or not is_folder or _holds_object(folder, name)):
+                        found.append((name, is_folder))
         except (FileNotFoundError, NotADirectoryError):
             if os.path.lexists(self.root) and not self.root.is_dir():
                 raise  # a file in the place of the whole store is no empty store
             return []  # removed meanwhile, or the prefix names no folder
         found.sort(key=lambda item: f"{item[0]}/" if item[1] else item[0])
         return found
+
+
+def _objects(scan: Iterator[os.DirEntry[str]]) -> Iterator[tuple[str, bool]]:
+    """Yield ``(name, is_folder)`` of what holds or may hold an object."""
+    for entry in scan:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if (is_folder or entry.is_file(follow_symlinks=False)) and (entry.name.isascii() or _is_text(entry.name)):
+            yield entry.name, is_folder
+
+
+def _holds_object(parent: int, name: str) -> bool:
+    """Whether a folder holds a file at any depth; files are looked for before folders, as most have one at the top."""
+    try:
+        folder = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+    except FileNotFoundError:  # removed meanwhile
+        return False
+    try:
+        with os.scandir(folder) as scan:
+            deeper = []
+            for inside, is_folder in _objects(scan):
+                if not is_folder:
+                    return True
+                deeper.append(inside)
+        return any(_holds_object(folder, inside) for inside in deeper)
+    finally:
+        os.close(folder)
 
 
 def _is_text(name: str) -> bool:

@@ -75,7 +75,7 @@ def test_secret_that_cannot_be_read(site: Site) -> None:
     run = site("backup", "now", write_config=False)
     run.fails(2, "sources.trading-redis.password: environment variable REDIS_PASSWORD is not set", hint="export")
     site("config", "validate", write_config=False).fails(2, "REDIS_PASSWORD is not set")
-    site("list", write_config=False).succeeds()
+    site("status", write_config=False).succeeds()
     site.config_file.write_text(CONFIG.replace("{env: REDIS_PASSWORD}", "{file: /nowhere/password}"))
     site("backup", "now", write_config=False).fails(2, "sources.trading-redis.password", "/nowhere/password")
 

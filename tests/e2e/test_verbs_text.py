@@ -47,13 +47,14 @@ def test_list(site: Site, backed_up: BackedUp) -> None:
 
 
 def test_nothing_there_yet(site: Site, tmp_path: Path) -> None:
-    """Before the first backup: every verb says so and what to type next."""
+    """Before the first backup, or with the disk not mounted: every verb says so and what to type next."""
     site.config["store"]["path"] = str(tmp_path / "empty")
-    assert "drd backup now" in site("list").succeeds().out
     answer = site("status").succeeds().out
     assert "Recoverable now: NO" in answer
     assert "drd backup now" in answer
-    site("restore", "--at", "now").fails(10, "has no backup that can be restored")
+    assert f"no drd repository in this store: drd.json does not exist in {tmp_path / 'empty'}" in answer
+    for verb in (("list",), ("prune",), ("restore", "--at", "now")):
+        site(*verb).fails(10, "there is no drd repository in this store", hint="mounted")
     site("verify").fails(10, "no backup", hint="drd backup now")
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from drd.errors import CatalogError, ConfigError, IntegrityError, NoSuchBackup, StoreRefused, StoreUnavailable
-from drd.model import Backup, ObjectInfo
+from drd.model import Backup, BackupHead, ObjectInfo
 from drd.repository import layout
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
@@ -257,3 +257,62 @@ def test_a_lost_repository_object_loses_no_backup() -> None:
     store.remove(layout.REPOSITORY_KEY)
     assert Catalog(store).get(ID).id == ID
     assert Repository(store).open_or_create(AT).format_version == 1
+
+
+def test_a_survey_reads_heads_and_builds_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bounded read a backup and one listing, no part object and no whole manifest: 10,000 must be quick."""
+    store = HookedStore()
+    backups = published(store, OLD, ID, NEW)
+    unfinished(store, "20261124T181455Z-dddddd")
+    monkeypatch.setattr("drd.repository.manifest.Part", None)
+    monkeypatch.setattr("drd.repository.manifest.from_json", None)
+    lengths: list[int | None] = []
+    get = store.get
+
+    def noted(key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        if key != layout.REPOSITORY_KEY:
+            lengths.append(length)
+        return get(key, start=start, length=length)
+
+    monkeypatch.setattr(store, "get", noted)
+    store.calls.clear()
+    survey = Catalog(store).survey("src")
+    assert [entry.id for entry in survey.entries] == [OLD, ID, NEW]
+    for entry, backup in zip(survey.entries, sorted(backups, key=lambda b: b.id), strict=True):
+        assert entry.backup is not None
+        assert all(getattr(entry.backup, f.name) == getattr(backup, f.name) for f in dataclasses.fields(BackupHead))
+    assert survey.unfinished == ("20261124T181455Z-dddddd",)
+    assert sorted(store.calls).count(("get", layout.manifest_key("src", ID))) == 1
+    assert [call for call in store.calls if call[0] in {"list", "stat"}] == [
+        ("list", "backups/src/"),
+        ("stat", layout.manifest_key("src", "20261124T181455Z-dddddd")),
+        ("list", layout.backup_prefix("src", "20261124T181455Z-dddddd")),
+    ]
+    assert all(length is not None and length <= 64 << 10 for length in lengths), lengths
+
+
+def test_a_survey_says_what_is_unreadable() -> None:
+    """A damaged head is a problem; a manifest that drd did not lay out, or with a huge head, is read whole."""
+    store = HookedStore()
+    published(store, OLD, ID)
+    (large,) = [describe(backup_id=NEW, facts={"x": "y" * 100_000})]
+    Catalog(store).publish(large)
+    key = layout.manifest_key("src", OLD)
+    store.plant(key, store.contents()[key].replace(b'"plain_bytes": 200,\n', b'"plain_bytes": -1,\n'))
+    foreign = layout.manifest_key("src", ID)
+    store.plant(foreign, json.dumps(json.loads(store.contents()[foreign])).encode())
+    damaged, other, huge = Catalog(store).survey("src").entries
+    assert "bad plain_bytes" in (damaged.problem or "")
+    assert other.backup == Catalog(store).get(ID)
+    assert huge.backup == large
+    store.plant(foreign, store.contents()[foreign].replace(b"15.8", b"15.9"))
+    assert "digest" in (Catalog(store).survey("src").entries[1].problem or "")
+
+
+def test_a_sweep_with_nothing_to_sweep_reads_no_manifest() -> None:
+    """Every backup sweeps first: that must not read every manifest there is."""
+    store = HookedStore()
+    published(store, OLD, ID, NEW)
+    store.calls.clear()
+    assert Catalog(store).sweep("src").ids == ()
+    assert not [key for method, key in store.calls if method == "get" and key.endswith("manifest.json")]

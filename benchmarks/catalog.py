@@ -1,0 +1,147 @@
+"""Measure the verbs that look at the whole catalog, with 10,000 backups in a local store.
+
+``python benchmarks/catalog.py [--backups 10000] [--rounds 3]``. Target: 2 s each, from a cold cache (dropped
+before every run where this process may do so, which needs root; it says whether it did). Manifests are as large as real
+ones, with some 280 parts each; the parts themselves are not there, since none of these verbs looks at them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
+from measuring import Way, as_installed, headline, take_turns
+
+from drd.model import Artifact, Backup, Part
+from drd.repository import layout, manifest
+from drd.repository.fields import text_of_time
+from drd.repository.repository import Repository
+from drd.stores.local import LocalStore
+
+SOURCES = ("trading-postgres", "billing-postgres")
+EVERY = timedelta(minutes=15)
+TARGET_S = 2.0
+
+
+def made(source: str, at: datetime, generator: random.Random) -> Backup:
+    """Return a backup with as many artifacts and parts as one of a real database has."""
+    backup_id = layout.new_backup_id(at)
+    digest = f"{generator.getrandbits(256):064x}"
+    counts = {f"db-0/{number}.dat": generator.randint(1, 10) for number in range(generator.randint(40, 60))}
+    artifacts = tuple(
+        Artifact(name, tuple(_part(source, backup_id, name, index, digest) for index in range(count)))
+        for name, count in counts.items()
+    )
+    return Backup(
+        id=backup_id,
+        source=source,
+        engine="postgres",
+        engine_version="17.2 (Debian 17.2-1)",
+        kind="full",
+        parent=None,
+        started_at=at,
+        finished_at=at + timedelta(seconds=40),
+        recovery_point=at,
+        window_start=None,
+        artifacts=artifacts,
+        compression="zstd",
+        encryption="age",
+        recipients=("age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",),
+        plain_bytes=sum(artifact.plain_bytes for artifact in artifacts),
+        stored_bytes=sum(artifact.stored_bytes for artifact in artifacts),
+        rows=3_000_086,
+        lease_generation=7,
+        repository_id="8a0c9d52-8b5f-4a7e-9f0e-0d4f1f1d2c3b",
+        tools={"pg_dump": "17.2", "drd": "1.0.0"},
+        facts={"encoding": "UTF8", "tables": 40},
+    )
+
+
+def _part(source: str, backup_id: str, name: str, index: int, digest: str) -> Part:
+    key = layout.part_key(source, backup_id, name, index, encrypted=True)
+    return Part(key, 8 << 20, 3 << 20, digest, digest[::-1])
+
+
+def fill(folder: Path, backups: int) -> float:
+    """Make the repository; return how many parts a manifest has on average."""
+    store = LocalStore(folder)
+    start = datetime.now(UTC).replace(microsecond=0) - EVERY * (backups // len(SOURCES) + 1)
+    Repository(store).open_or_create(start)
+    generator, parts = random.Random(1), 0
+    patterns = [made("pattern", start, generator) for _ in range(20)]
+    texts = [(pattern.id.encode(), manifest.to_json(pattern)) for pattern in patterns]
+    for number in range(backups):
+        source, at = SOURCES[number % len(SOURCES)], start + EVERY * (number // len(SOURCES))
+        if number < backups - len(SOURCES):  # their digests do not fit: these verbs look at those of the newest alone
+            backup_id, (old_id, text) = layout.new_backup_id(at), texts[number % len(texts)]
+            text = text.replace(old_id, backup_id.encode()).replace(b"pattern", source.encode())
+            text = text.replace(text_of_time(start)[:19].encode(), text_of_time(at)[:19].encode())
+            parts += sum(len(artifact.parts) for artifact in patterns[number % len(texts)].artifacts)
+        else:
+            backup = made(source, at, generator)
+            backup_id, text = backup.id, manifest.to_json(backup)
+            parts += sum(len(artifact.parts) for artifact in backup.artifacts)
+        path = folder / layout.manifest_key(source, backup_id)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(text)  # not through the store: 10,000 syncs are not what is measured
+    return parts / backups
+
+
+def forget_pages() -> bool:
+    """Drop the system's page cache; return whether that was allowed."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backups", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="drd-bench-") as name:
+        measure(Path(name), args.backups, args.rounds)
+
+
+def measure(folder: Path, backups: int, rounds: int) -> None:
+    """Make the repository, then run every verb in turns."""
+    parts = fill(folder / "store", backups)
+    config = folder / "drd.yaml"
+    env = {"env": "NO_SUCH_SECRET"}
+    source = {"type": "postgres", "url": "postgresql://admin@127.0.0.1:1/trading", "password": env}
+    document = {"store": {"type": "local", "path": str(folder / "store")}, "sources": dict.fromkeys(SOURCES, source)}
+    config.write_text(yaml.safe_dump(document))
+    environment = as_installed(folder / "installed") | {"DRD_CONFIG": str(config)}
+
+    def verb(*words: str) -> Callable[[], object]:
+        argv = [sys.executable, "-m", "drd", *words]
+        return lambda: subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, check=True)
+
+    cold = "cold page cache" if forget_pages() else "warm page cache: only root may drop it"
+    headline(f"{backups} backups of {parts:.0f} parts each, {cold} (target: {TARGET_S:g} s)")
+    to = str(folder / "export")
+    wanted = {
+        "drd --help": ("--help",),
+        "drd list": ("list",),
+        "drd list --json": ("list", "--json"),
+        "drd status": ("status",),
+        "drd prune": ("prune",),
+        "drd restore --dry-run": ("restore", "--at", "now", "--into", to, "--dry-run"),
+    }
+    take_turns([Way(name, verb(*words), forget_pages) for name, words in wanted.items()], rounds)
+
+
+if __name__ == "__main__":
+    main()
