@@ -251,6 +251,17 @@ class RestoreResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovered:
+    """How an interrupted restore in place ended: ``replaced`` when its data had come into its place after all.
+
+    None where the server cannot tell.
+    """
+
+    replaced: bool | None
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something wrong with what is stored: the key or artifact, what is wrong, and what that means."""
 

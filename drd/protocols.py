@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import Literal, Protocol, Self, TypeAlias
 
 from drd.cancel import CancelToken
 from drd.model import (
@@ -21,10 +21,12 @@ from drd.model import (
     EngineKind,
     EngineRunbook,
     Fingerprint,
+    Notice,
     ObjectInfo,
     Probe,
     Problem,
     Progress,
+    Recovered,
     RestoreResult,
     ScratchEndpoint,
     ScratchSpec,
@@ -191,6 +193,52 @@ class Engine(Protocol):
 
     def check(self) -> Sequence[CheckItem]:
         """Look at reachability, rights, versions, client tools, settings; a line an item, raises nothing."""
+
+
+class Replacer(Protocol):
+    """How an engine puts a backup in the place of live data: built beside it, compared, then swapped.
+
+    Bound to one server, like an engine, and raises what an engine raises. Whatever it makes on the server carries the
+    restore's id there and is found again by it alone, also by another process after a kill; it touches nothing else.
+    ``keeps`` says how the old data is kept: ``beside`` under another name, or, on a server that has no other name, as
+    a ``backup`` that :meth:`swap` asks for. The operation holds the source's lease all the while.
+    """
+
+    @property
+    def keeps(self) -> Literal["beside", "backup"]:
+        """Return how the old data is kept."""
+
+    def survey(self, backup: Backup, artifacts: ArtifactReader) -> Sequence[str]:
+        """Say what would be done, a line a step; raises TargetError when a right, room or the shape forbids it."""
+
+    def stage(self, restore_id: str, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> Sequence[Notice]:
+        """Restore beside the live data, which goes on serving."""
+
+    def fingerprint(self, restore_id: str, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
+        """Read what :meth:`stage` made, comparable to ``expected``."""
+
+    def swap(
+        self,
+        restore_id: str,
+        backup: Backup,
+        artifacts: ArtifactReader,
+        ctx: WorkContext,
+        save_old: Callable[[], None],
+    ) -> Sequence[str]:
+        """Put the staged data in the place of the live data and return the names of the old, kept, copies.
+
+        ``save_old`` backs the live data up; called, once, only where ``keeps`` is ``backup``, while nobody can write.
+        After a failure the live data is where it was.
+        """
+
+    def recover(self, restore_id: str) -> Recovered:
+        """End what an interrupted restore left: the live data serves, nothing staged is left. Idempotent."""
+
+    def undo(self, restore_id: str) -> Sequence[str]:
+        """Put the old data back and return the names under which what had replaced it is kept. Idempotent."""
+
+    def drop_old(self, restore_id: str) -> Sequence[str]:
+        """Remove the copies that the restore, or its undoing, keeps; return their names. Idempotent."""
 
 
 class Format(Protocol):

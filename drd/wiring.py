@@ -21,7 +21,7 @@ from drd.errors import ConfigError
 from drd.model import Backup, EngineKind, Progress, Secret
 from drd.ops.ports import Ports, Source, Tuning
 from drd.ops.runbook import FolderLocation, S3Location
-from drd.protocols import Engine, Format, Store
+from drd.protocols import Engine, Format, Replacer, Store
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
 from drd.repository.lease import Holder
@@ -31,6 +31,7 @@ from drd.repository.signing import Signing, Trust
 
 if TYPE_CHECKING:  # adapters are imported where they are configured
     from drd.engines.clickhouse.settings import DirectAccess
+    from drd.engines.postgres.settings import PostgresSettings
 
 MAX_AUTO_WORKERS = 8
 DEFAULT_PATIENCE_S = 120.0
@@ -118,6 +119,7 @@ class Services:
             deadline_s=config.deadline.total_seconds(),
             jobs=None if jobs == "auto" else jobs,
             labels=dict(config.labels),
+            replacer=_replacer(config),
         )
 
     def policies(self, names: Sequence[str] = ()) -> dict[str, Policy]:
@@ -302,19 +304,31 @@ def _names(databases: Sequence[str] | str | None) -> tuple[str, ...]:
     return ("*",) if databases == "all" else tuple(databases)
 
 
+def _replacer(config: SourceConfig) -> Replacer | None:
+    """Return what puts a backup in the place of the data of this source."""
+    if isinstance(config, PostgresConfig):
+        from drd.engines.postgres.swap import PostgresReplacer
+
+        return PostgresReplacer(_postgres_settings(config))
+    return None
+
+
 def _postgres(config: PostgresConfig) -> Engine:
     from drd.engines.postgres.engine import PostgresEngine
+
+    return PostgresEngine(_postgres_settings(config))
+
+
+def _postgres_settings(config: PostgresConfig) -> PostgresSettings:
     from drd.engines.postgres.settings import PostgresSettings
 
-    return PostgresEngine(
-        PostgresSettings(
-            url=config.url,
-            password=_resolve(config.password),
-            databases=_names(config.databases),
-            tools_dir=config.tools_dir,
-            lock_timeout_s=config.lock_timeout.total_seconds(),
-            connect_timeout_s=config.connect_timeout.total_seconds(),
-        )
+    return PostgresSettings(
+        url=config.url,
+        password=_resolve(config.password),
+        databases=_names(config.databases),
+        tools_dir=config.tools_dir,
+        lock_timeout_s=config.lock_timeout.total_seconds(),
+        connect_timeout_s=config.connect_timeout.total_seconds(),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -112,8 +113,8 @@ def unusable(entry: HeadEntry) -> str:
     return "untrusted" if entry.distrusted else "damaged"
 
 
-def restore_report(report: RestoreReport) -> dict[str, Json]:
-    """Return the document of ``restore``."""
+def restore_report(report: RestoreReport, steps: Mapping[str, Sequence[str]] | None = None) -> dict[str, Json]:
+    """Return the document of ``restore``; ``steps`` says, for a dry run, how each source would be replaced."""
     return {
         "at": moment(report.at),
         "outcome": report.outcome,
@@ -131,6 +132,10 @@ def restore_report(report: RestoreReport) -> dict[str, Json]:
                 "checked": item.checked,
                 "warnings": notices(item.notices),
                 "passed_over": [{"id": id_, "reason": reason} for id_, reason in item.passed_over],
+                "replaced": {"restore": item.replaced.restore, "old": list(item.replaced.old)}
+                if item.replaced
+                else None,
+                **({"steps": list(steps[item.source])} if steps and item.source in steps else {}),
                 "error": error(item.error) if item.error else None,
             }
             for item in report.restores

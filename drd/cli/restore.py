@@ -1,4 +1,4 @@
-"""``drd restore --at TIME``: bring sources back to a time, into targets that hold nothing."""
+"""``drd restore --at TIME``: bring sources back to a time, into targets that hold nothing or in the place of theirs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, render
+from drd.cli import documents, render, replaced
 from drd.cli.session import Session
 from drd.errors import Cancelled, ConfigError, DrdError, PartialError
 
@@ -30,11 +30,10 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         help="restore to a time: drd restore --at TIME",
         parents=[common],
         description="Restore each source's newest state not later than TIME. "
-        "A target that holds data is refused (exit 14).",
+        "A target that holds data is refused (exit 14), or, with --replace, is restored beside and swapped.",
     )
     parser.add_argument(
         "--at",
-        required=True,
         metavar="TIME",
         help="ISO 8601 (naive: UTC), or now, '2h ago', 'yesterday 03:00'",
     )
@@ -46,6 +45,11 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--password-env", metavar="NAME", help="environment variable with the password for --into URL")
     parser.add_argument("--password-file", metavar="FILE", help="file with the password for --into URL")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="where a server holds data: restore beside it, compare, then swap; the old data is kept",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be restored from what into what")
     parser.add_argument(
         "--no-compare",
@@ -53,13 +57,17 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         help="do not read the restored data back to compare it with the backup's fingerprint",
     )
     parser.set_defaults(run=run)
+    replaced.add(parser, common)
 
 
 def run(args: argparse.Namespace, session: Session) -> int:
     """Plan, show the plan, restore, compare, report."""
+    from drd.ops import replace as in_place
     from drd.ops import restore as op
     from drd.repository.timespec import parse_time
 
+    if args.at is None:
+        raise ConfigError("--at TIME is missing", op="restore", hint="such as: drd restore --at now --dry-run")
     services = session.services
     ports = services.ports
     at = parse_time(args.at, ports.now())
@@ -68,29 +76,56 @@ def run(args: argparse.Namespace, session: Session) -> int:
         print(f"drd: --at names no zone and is taken as UTC: {render.when(at.at)}", file=sys.stderr)
     if args.into == "":  # --into "$UNSET" must not mean the configured servers
         raise ConfigError("--into is empty", op="restore", hint="name a URL or a directory, or leave it out")
+    if args.replace and (args.into or args.no_compare):
+        raise ConfigError(
+            "--replace takes the place of the configured server's data, and always compares before",
+            op="restore",
+            hint="leave out --into and --no-compare; to replace data elsewhere, configure that server as the source",
+        )
     if args.into and "://" not in args.into:
         return _export(args, session, at.at, sources)
+    if not args.into and not args.dry_run:
+        _recover(session, sources)
     planned = op.plan(ports, at.at, sources, _targets(args, session))
+    steps = in_place.survey(ports, planned) if args.replace else {}
     if not session.as_json:
         _print_plan(at.at, planned)
+        for source, lines in steps.items():
+            print(f"{source} holds data, which is replaced:")
+            print("\n".join(f"    {number}. {line}" for number, line in enumerate(lines, 1)))
     if args.dry_run:
         if session.as_json:
-            documents.emit(documents.restore_report(op.as_planned(at.at, planned)))
+            documents.emit(documents.restore_report(op.as_planned(at.at, planned), steps))
         for item in planned:
-            if not item.target.empty and not session.as_json:
+            if not item.target.empty and not session.as_json and not args.replace:
                 print(
                     f"{render.mark('warning')} {item.source}: {item.target.detail}; "
                     "the restore would be refused (exit 14)"
                 )
         return 0
-    op.refuse_unless_empty(planned)
+    if not args.replace:
+        op.refuse_unless_empty(planned)
     with session.show_progress("restore"):
-        report = op.restore(ports, at.at, planned, check=not args.no_compare)
+        if args.replace:
+            report = in_place.restore_in_place(ports, at.at, planned)
+        else:
+            report = op.restore(ports, at.at, planned, check=not args.no_compare)
     if session.as_json:
         documents.emit(documents.restore_report(report))
     else:
         _print(report)
     return exit_code(report)
+
+
+def _recover(session: Session, sources: list[str]) -> None:
+    """End what killed runs left of restores in place on the configured servers, and say so."""
+    from drd.ops.replace import recover_interrupted
+
+    services = session.services
+    configured = [source for source in sources if source in services.config.sources]
+    if configured:
+        for source, notice in recover_interrupted(services.ports, services.sources(configured)):
+            print(f"{render.mark('warning', sys.stderr)} {source}: {notice.message}", file=sys.stderr)
 
 
 def _chosen(wanted: list[str], services: Services) -> list[str]:
@@ -233,6 +268,13 @@ def _print(report: RestoreReport) -> None:
     how = "restored and equal to their fingerprints" if compared else "restored (not compared with their fingerprints)"
     headline = f"{len(good)} of {len(report.restores)} {how} in {render.span(report.duration_s)}."
     print(f"{render.mark(report.outcome)} {headline} Nothing was overwritten.")
+    for item in good:
+        if item.replaced:
+            print(
+                f"  {item.source}: the old data is kept as {', '.join(item.replaced.old) or 'nothing: it was absent'}"
+            )
+            print(f"    to go back:  drd restore undo {item.replaced.restore}")
+            print(f"    to drop it:  drd restore drop-old {item.replaced.restore}")
 
 
 def exit_code(report: RestoreReport) -> int:

@@ -109,25 +109,32 @@ def back_up_source(
     ports.cancel.raise_if_cancelled()
     probe = ports.look(source, source.engine.probe)
     with hold_lease(ports, source.name) as lease:
-        notices = sweep(ports, source.name)
-        backup_id = new_backup_id(ports.now())
-        started_at = ports.now()
-        try:
-            with (
-                ports.work(source.name, backup_id, deadline_s=source.deadline_s, jobs=source.jobs) as ctx,
-                _part_sink(ports, ctx, share) as sink,
-            ):
-                meter = Meter(ports.progress, source.name, "dump", probe.size_bytes)
-                observed = ObservedSink(sink, meter)
-                result = run_bounded(lambda: source.engine.dump(observed, ctx), ctx.cancel, BACKUP_GRACE_S)
-                _write_fingerprint(sink, result)
-                artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
-            backup = _describe(ports, source, backup_id, started_at, result, artifacts, repository_id, lease, sink)
-            ports.cancel.raise_if_cancelled()
-            backup = _publish(ports, lease, backup)
-        except BaseException as error:
-            _undo(ports, source.name, backup_id, error)
-            raise
+        return back_up_under(ports, source, repository_id, lease, probe.size_bytes, share=share)
+
+
+def back_up_under(
+    ports: Ports, source: Source, repository_id: str, lease: Lease, size_bytes: int | None, *, share: int = 1
+) -> tuple[Backup, tuple[Notice, ...]]:
+    """Do what :func:`back_up_source` does for one who holds the source's lease; ``size_bytes`` is an estimate."""
+    notices = sweep(ports, source.name)
+    backup_id = new_backup_id(ports.now())
+    started_at = ports.now()
+    try:
+        with (
+            ports.work(source.name, backup_id, deadline_s=source.deadline_s, jobs=source.jobs) as ctx,
+            _part_sink(ports, ctx, share) as sink,
+        ):
+            meter = Meter(ports.progress, source.name, "dump", size_bytes)
+            observed = ObservedSink(sink, meter)
+            result = run_bounded(lambda: source.engine.dump(observed, ctx), ctx.cancel, BACKUP_GRACE_S)
+            _write_fingerprint(sink, result)
+            artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
+        backup = _describe(ports, source, backup_id, started_at, result, artifacts, repository_id, lease, sink)
+        ports.cancel.raise_if_cancelled()
+        backup = _publish(ports, lease, backup)
+    except BaseException as error:
+        _undo(ports, source.name, backup_id, error)
+        raise
     return backup, notices + result.notices
 
 

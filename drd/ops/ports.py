@@ -14,7 +14,7 @@ from drd.errors import Cancelled, SourceError, TargetError
 from drd.model import Backup, Progress
 from drd.ops.bounded import LOOK_GRACE_S, run_bounded
 from drd.ops.spool import spool_directory
-from drd.protocols import Clock, Engine, Format, Store, WorkContext
+from drd.protocols import Clock, Engine, Format, Replacer, Store, WorkContext
 from drd.repository import layout
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
@@ -52,7 +52,7 @@ class Source:
     """A database to back up or to restore into: its name, the engine bound to it, and how it is to be worked on.
 
     ``deadline_s`` bounds one backup or restore as a whole; ``jobs`` is the parallelism asked of client tools, None
-    for the general one.
+    for the general one. ``replacer`` puts a backup in the place of the data that this server holds.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Source:
     deadline_s: float
     jobs: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    replacer: Replacer | None = None
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,19 @@ class PlannedRestore:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """What took the place of live data: the restore's id, and what the old data is kept as (names, or a backup)."""
+
+    restore: str
+    old: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RestoredSource:
     """How one source's restore went. ``checked`` says whether the target was read back and compared.
 
-    ``passed_over`` names newer backups that could not be used, with the reason.
+    ``passed_over`` names newer backups that could not be used, with the reason. ``replaced`` is set when the target
+    held data, which is kept.
     """
 
     source: str
@@ -77,6 +86,7 @@ class RestoredSource:
     error: DrdError | None = None
     notices: tuple[Notice, ...] = ()
     passed_over: tuple[tuple[str, str], ...] = ()
+    replaced: Replaced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,7 @@ def refuse_unless_empty(planned: Sequence[PlannedRestore]) -> None:
                 f"{_held(item.target)}. Nothing was changed",
                 op="restore",
                 subject=item.source,
-                hint="restore elsewhere with --into URL, or empty the target first",
+                hint="restore beside it and swap with --replace, elsewhere with --into URL, or empty the target first",
             )
 
 
@@ -165,7 +175,7 @@ def restore(ports: Ports, at: datetime, planned: Sequence[PlannedRestore], *, ch
     refuse_unless_empty(planned)
     started = ports.monotonic()
     share = max(1, min(len(planned), MAX_AT_ONCE))
-    done = side_by_side(planned, lambda item: _restore_one(ports, item, share, check=check))
+    done = side_by_side(planned, lambda item: restore_one(ports, item, share, check=check))
     return RestoreReport(at, tuple(done), ports.monotonic() - started)
 
 
@@ -178,7 +188,7 @@ def as_planned(at: datetime, planned: Sequence[PlannedRestore]) -> RestoreReport
     return RestoreReport(at, items, 0.0)
 
 
-def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool) -> RestoredSource:
+def restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool) -> RestoredSource:
     """Restore one source and turn a deliberate error into its report."""
     started = ports.monotonic()
     notices: tuple[Notice, ...] = ()
@@ -200,7 +210,7 @@ def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool)
             if expected is not None:
                 ports.progress(Progress(item.source, "compare"))
                 found = run_bounded(lambda: engine.fingerprint(expected, ctx), ctx.cancel, LOOK_GRACE_S)
-                _demand_equal(item, compare_fingerprints(expected, found))
+                demand_equal(item, compare_fingerprints(expected, found))
                 check_s = ports.monotonic() - restored
         ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))
     except DrdError as raised:
@@ -222,7 +232,8 @@ def _restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool)
     )
 
 
-def _demand_equal(item: PlannedRestore, differences: Sequence[Difference]) -> None:
+def demand_equal(item: PlannedRestore, differences: Sequence[Difference], *, hint: str = "") -> None:
+    """Raise :class:`~drd.errors.IntegrityError` naming the differences, unless there are none."""
     if not differences:
         return
     named = "; ".join(
@@ -234,7 +245,8 @@ def _demand_equal(item: PlannedRestore, differences: Sequence[Difference]) -> No
         f"restored, but not equal to the fingerprint taken at backup time: {named}"
         + (f"; and {more} more" if more > 0 else ""),
         subject=item.source,
-        hint=f"look at {item.target.description} before you use it; "
+        hint=hint
+        or f"look at {item.target.description} before you use it; "
         f"an earlier backup may be right: drd list {item.source}",
     )
 

@@ -7,6 +7,7 @@
     backups/<source>/<backup-id>/<artifact>/<000000>.zst[.age]
     backups/<source>/<backup-id>/clickhouse/…
     pins/<source>/<backup-id>.json
+    restores/<restore-id>.json
     leases/<name>/<generation>.json
 """
 
@@ -132,7 +133,7 @@ def owner_of(key: str) -> str:
 
 def is_own_key(key: str) -> bool:
     """Whether drd puts objects of that name, or below that folder, at the top of a repository."""
-    return key.startswith(("backups/", "pins/", "wal/", "drills/", "leases/", "drd", ".drd"))
+    return key.startswith(("backups/", "pins/", "wal/", "drills/", "restores/", "leases/", "drd", ".drd"))
 
 
 def pin_prefix(source: str) -> str:
@@ -143,6 +144,18 @@ def pin_prefix(source: str) -> str:
 def pin_key(source: str, backup_id: str) -> str:
     """Key of the mark that keeps one backup."""
     return f"pins/{backup_prefix(source, backup_id).removeprefix(sources_prefix())[:-1]}.json"
+
+
+def restores_prefix() -> str:
+    """Prefix of the records of restores that took the place of live data."""
+    return "restores/"
+
+
+def restore_key(restore_id: str) -> str:
+    """Key of the record of one restore in place; its id has the form of a backup's."""
+    if not is_backup_id(restore_id):
+        raise ConfigError(f"not the id of a restore: {restore_id!r}", hint="see: drd restore list")
+    return f"{restores_prefix()}{restore_id}.json"
 
 
 def lease_prefix(name: str) -> str:

@@ -31,6 +31,8 @@ def fingerprint(settings: PostgresSettings, endpoint: Endpoint, expected: Finger
     found: dict[str, dict[str, Json]] = {}
     for name in names:
         actual = endpoint.database if len(names) == 1 and not settings.databases and endpoint.database else name
+        if settings.staging is not None:
+            actual = settings.staging.names[actual]
         wanted = {key: item for key, item in expected.items.items() if item["database"] == name}
         with contextlib.closing(endpoint.connect(actual)) as session:
             found |= _database(endpoint.pinned(session), session, name, wanted, ctx)

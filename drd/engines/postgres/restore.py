@@ -49,7 +49,14 @@ def plan(settings: PostgresSettings, endpoint: Endpoint, artifacts: ArtifactRead
     """Pair each database of the backup with its target's name: its own, or the URL's for a single one."""
     listed = read_databases(artifacts)
     into = endpoint.database if len(listed) == 1 and not settings.databases else None
-    return [_Job(f"{item['artifact']}/", item, into or str(item["name"])) for item in listed]
+    jobs = [_Job(f"{item['artifact']}/", item, into or str(item["name"])) for item in listed]
+    beside = settings.staging
+    if beside is None:
+        return jobs
+    return [
+        _Job(job.prefix, job.properties | {"comment": beside.comments[job.target]}, beside.names[job.target])
+        for job in jobs
+    ]
 
 
 def read_databases(artifacts: ArtifactReader) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,22 @@ ALL_DATABASES = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
+class Staging:
+    """Databases that are built beside live ones: for each live name, the name and the comment meanwhile."""
+
+    names: Mapping[str, str]
+    comments: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class PostgresSettings:
     """One PostgreSQL endpoint.
 
     ``url`` is a libpq connection URI (several hosts and ``target_session_attrs`` are welcome) without a password.
     ``databases`` is empty for the URL's own database, ``("*",)`` for every database that allows connections and is
     no template. ``tools_dir`` holds pg_dump and its kin and is looked at first. ``lock_timeout_s`` bounds the wait
-    for a table that somebody alters; 0 waits for ever.
+    for a table that somebody alters; 0 waits for ever. ``staging`` diverts a restore and
+    its fingerprint to databases beside those they are meant for.
     """
 
     url: str
@@ -26,3 +36,4 @@ class PostgresSettings:
     tools_dir: Path | None = None
     lock_timeout_s: float = 60.0
     connect_timeout_s: float = 10.0
+    staging: Staging | None = None

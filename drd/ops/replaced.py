@@ -1,0 +1,90 @@
+"""Go back to what a restore in place took the place of, or give the old data up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from drd.errors import CatalogError, ConfigError, DrdError
+from drd.model import Notice
+from drd.ops.backup import hold_lease
+from drd.ops.failures import of_source
+from drd.ops.ports import Ports, Source
+from drd.ops.replace import put_backup_back, recover, replacer_of
+from drd.repository.pins import Pins
+from drd.repository.restores import RestoreRecord, Restores
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """How going back, or giving up, went: the record as it is now, and the names of what is kept, or was dropped."""
+
+    record: RestoreRecord
+    names: tuple[str, ...]
+    notices: tuple[Notice, ...] = ()
+
+
+def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
+    """Put the data that a restore replaced back in its place; what had replaced it is kept in turn.
+
+    One that was interrupted is ended first. Idempotent: one that is undone stays so. Raises
+    :class:`~drd.errors.CatalogError` when there is nothing to go back to.
+    """
+    records, replacer = Restores(ports.store), replacer_of(target)
+    try:
+        with hold_lease(ports, target.name) as lease:
+            record = records.get(restore_id)
+            notices: list[Notice] = []
+            if record.interrupted and record.phase != "undoing":
+                notices = recover(ports, target, record)
+                record = records.get(record.id)
+                if record.phase == "failed":
+                    return Undone(record, (), tuple(notices))
+            if record.phase in {"dropped", "failed"}:
+                why = "its old data was dropped" if record.phase == "dropped" else "it did not replace anything"
+                raise CatalogError(f"the restore {record.id} cannot be undone: {why}", hint="see: drd restore list")
+            if record.phase == "undone":
+                return Undone(record, tuple(replacer.undo(record.id)) if record.kept is None else (record.kept,))
+            record = record.now("undoing", ports.now())
+            records.put(record)
+            if replacer.keeps == "backup":
+                record = put_backup_back(ports, target, record, lease, notices)
+                names: tuple[str, ...] = (record.kept,) if record.kept else ()
+            else:
+                names = tuple(replacer.undo(record.id))
+            record = record.now("undone", ports.now())
+            records.put(record)
+    except DrdError as error:
+        of_source(error, "restore", target.name)
+        raise
+    return Undone(record, names, tuple(notices))
+
+
+def drop_old(ports: Ports, target: Source, restore_id: str) -> Undone:
+    """Remove what a restore keeps: the old data, or after an undo what had replaced it. Idempotent.
+
+    Where a backup keeps it, that backup loses its pin and becomes one like any other: retention decides about it.
+    Raises :class:`~drd.errors.ConfigError` for a restore that was interrupted: which copy is the old must be certain.
+    """
+    records, replacer = Restores(ports.store), replacer_of(target)
+    try:
+        with hold_lease(ports, target.name):
+            record = records.get(restore_id)
+            if record.interrupted:
+                raise ConfigError(
+                    f"the restore {record.id} was interrupted, or is under way",
+                    hint=f"end it first: drd restore undo {record.id}",
+                )
+            names: tuple[str, ...] = ()
+            if replacer.keeps == "backup":
+                if record.kept and record.phase != "dropped":
+                    Pins(ports.store).unpin(record.source, record.kept)
+                    names = (record.kept,)
+            else:
+                names = tuple(replacer.drop_old(record.id))
+            if record.phase != "failed":
+                record = replace(record, phase="dropped", changed_at=ports.now())
+                records.put(record)
+    except DrdError as error:
+        of_source(error, "restore", target.name)
+        raise
+    return Undone(record, names)
