@@ -9,29 +9,26 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from drd.cancel import CancelToken
 from drd.config import Config
 from drd.config_model import S3StoreConfig
-from drd.config_sources import ClickHouseConfig, PostgresConfig, RedisConfig, SourceConfig
+from drd.config_sources import PostgresConfig, SourceConfig
 from drd.config_values import SecretRef
 from drd.errors import ConfigError
 from drd.model import Backup, EngineKind, Progress, Secret
 from drd.ops.ports import Ports, Source, Tuning
 from drd.ops.runbook import FolderLocation, S3Location
-from drd.protocols import Engine, Format, Replacer, Store
+from drd.protocols import Format, Store
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
 from drd.repository.lease import Holder
 from drd.repository.repository import Repository
 from drd.repository.retention import Policy
 from drd.repository.signing import Signing, Trust
-
-if TYPE_CHECKING:  # adapters are imported where they are configured
-    from drd.engines.clickhouse.settings import DirectAccess
-    from drd.engines.postgres.settings import PostgresSettings
+from drd.wiring_engines import engine_of, replacer_of, resolved
 
 MAX_AUTO_WORKERS = 8
 DEFAULT_PATIENCE_S = 120.0
@@ -115,11 +112,11 @@ class Services:
         jobs = config.jobs if isinstance(config, PostgresConfig) else "auto"
         return Source(
             name=name,
-            engine=self._engine(config),
+            engine=engine_of(config, self.config, self.ports.now),
             deadline_s=config.deadline.total_seconds(),
             jobs=None if jobs == "auto" else jobs,
             labels=dict(config.labels),
-            replacer=_replacer(config),
+            replacer=replacer_of(config),
         )
 
     def policies(self, names: Sequence[str] = ()) -> dict[str, Policy]:
@@ -178,13 +175,6 @@ class Services:
                 f"--into: {text}", hint="give the password by --password-env or --password-file"
             ) from None
 
-    def _engine(self, config: SourceConfig) -> Engine:
-        if isinstance(config, PostgresConfig):
-            return _postgres(config)
-        if isinstance(config, RedisConfig):
-            return _redis(config)
-        return _clickhouse(config, self.config)
-
     def close(self) -> None:
         """Release connections; idempotent."""
         self.ports.store.close()
@@ -205,10 +195,6 @@ def backup_format(kind: str) -> Format:
     return ClickHouseFormat()
 
 
-def _resolve(reference: SecretRef | None) -> Secret | None:
-    return None if reference is None else reference.resolve()
-
-
 def _store(config: Config, cancel: CancelToken, on_retry: Callable[[str], None] | None) -> Store:
     """Stack the wrappers around the store, in the one place that knows their order."""
     from drd.stores.wrappers.retry import Retry, RetryPolicy, RetryStore
@@ -224,9 +210,9 @@ def _store(config: Config, cancel: CancelToken, on_retry: Callable[[str], None] 
                 prefix=settings.prefix,
                 endpoint_url=settings.endpoint_url,
                 region=settings.region,
-                access_key_id=_resolve(settings.access_key_id),
-                secret_access_key=_resolve(settings.secret_access_key),
-                session_token=_resolve(settings.session_token),
+                access_key_id=resolved(settings.access_key_id),
+                secret_access_key=resolved(settings.secret_access_key),
+                session_token=resolved(settings.session_token),
                 addressing_style=settings.addressing_style,
                 ca_file=settings.ca_file,
                 server_side_encryption=settings.server_side_encryption,
@@ -296,115 +282,3 @@ def _tuning(config: Config) -> Tuning:
         spool_limit_bytes=config.spool.limit,
         jobs=min(max(os.cpu_count() or 1, 2), MAX_AUTO_WORKERS),
     )
-
-
-def _names(databases: Sequence[str] | str | None) -> tuple[str, ...]:
-    if databases is None:
-        return ()
-    return ("*",) if databases == "all" else tuple(databases)
-
-
-def _replacer(config: SourceConfig) -> Replacer | None:
-    """Return what puts a backup in the place of the data of this source."""
-    if isinstance(config, PostgresConfig):
-        from drd.engines.postgres.swap import PostgresReplacer
-
-        return PostgresReplacer(_postgres_settings(config))
-    return None
-
-
-def _postgres(config: PostgresConfig) -> Engine:
-    from drd.engines.postgres.engine import PostgresEngine
-
-    return PostgresEngine(_postgres_settings(config))
-
-
-def _postgres_settings(config: PostgresConfig) -> PostgresSettings:
-    from drd.engines.postgres.settings import PostgresSettings
-
-    return PostgresSettings(
-        url=config.url,
-        password=_resolve(config.password),
-        databases=_names(config.databases),
-        tools_dir=config.tools_dir,
-        lock_timeout_s=config.lock_timeout.total_seconds(),
-        connect_timeout_s=config.connect_timeout.total_seconds(),
-    )
-
-
-def _redis(config: RedisConfig) -> Engine:
-    from drd.engines.redis.engine import RedisEngine
-    from drd.engines.redis.settings import RedisSettings
-
-    return RedisEngine(
-        RedisSettings(
-            url=config.url,
-            username=config.username,
-            password=_resolve(config.password),
-            ca_file=config.ca_file,
-            cert_file=config.cert_file,
-            key_file=config.key_file,
-            topology=config.topology,
-            sentinels=config.sentinels,
-            sentinel_master=config.sentinel_master,
-            sentinel_username=config.sentinel_username,
-            sentinel_password=_resolve(config.sentinel_password),
-            prefer=config.prefer,
-            restore_via=config.restore_via,
-            holder_listen=config.holder.listen,
-            holder_advertise=config.holder.advertise,
-            tools_dir=config.tools_dir,
-            timeout_s=config.timeout.total_seconds(),
-        )
-    )
-
-
-def _clickhouse(config: ClickHouseConfig, whole: Config) -> Engine:
-    from drd.engines.clickhouse.engine import ClickHouseEngine
-    from drd.engines.clickhouse.settings import ClickHouseSettings
-
-    return ClickHouseEngine(
-        ClickHouseSettings(
-            url=config.url,
-            password=_resolve(config.password),
-            databases=() if config.databases == "all" else tuple(config.databases),
-            mode=config.mode,
-            gateway_listen=config.gateway.listen,
-            gateway_advertise=config.gateway.advertise,
-            direct=_direct_access(config, whole),
-            disk_name=config.disk.name if config.disk else "backups",
-            disk_path=config.disk.path if config.disk else None,
-            ca_file=config.ca_file,
-            connect_timeout_s=config.connect_timeout.total_seconds(),
-            stall_timeout_s=config.stall_timeout.total_seconds(),
-            s3_retry_attempts=config.s3_retry_attempts,
-            bandwidth_bytes_per_s=config.bandwidth,
-        ),
-        clock=lambda: datetime.now(UTC),
-    )
-
-
-def _direct_access(config: ClickHouseConfig, whole: Config) -> DirectAccess | None:
-    """Say how the ClickHouse server reaches the repository in the bucket; drd's own way where nothing is said.
-
-    Given whenever it can be: a backup taken in mode direct is restored so, whatever the mode is now.
-    """
-    from drd.engines.clickhouse.settings import DirectAccess
-
-    store, direct = whole.store, config.direct
-    if not isinstance(store, S3StoreConfig):
-        if config.mode == "direct":
-            raise ConfigError(
-                "mode direct needs a store of type s3: the server writes to the bucket itself", hint="use mode: gateway"
-            )
-        return None
-    access = _resolve(direct.access_key_id or store.access_key_id)
-    secret = _resolve(direct.secret_access_key or store.secret_access_key)
-    if access is None or secret is None:
-        if config.mode == "direct":
-            hint = "set direct.access_key_id and direct.secret_access_key"
-            raise ConfigError("mode direct needs access keys for the server", hint=hint)
-        return None
-    base = direct.url or f"{store.endpoint_url or f'https://s3.{store.region}.amazonaws.com'}/{store.bucket}"
-    url = f"{base.rstrip('/')}/{store.prefix}" if store.prefix else base.rstrip("/")
-    return DirectAccess(url=url, access_key_id=access, secret_access_key=secret)

@@ -32,7 +32,7 @@ READS_CLOCK = {
     "drd/stores/times.py": "the stores' one place, for the clock skew in check",
 }
 CONFIG_MODULES = ("drd.config",)
-MAY_IMPORT_CONFIG = ("drd/config", "drd/wiring.py", "drd/cli/")
+MAY_IMPORT_CONFIG = ("drd/config", "drd/wiring", "drd/cli/")
 
 
 def name_of(path: Path) -> str:

@@ -75,6 +75,6 @@ if __name__ == "__main__":
         module, function, nth = where.split(":")
         hurt_calls(how, module, function, int(nth))
     else:
-        made = wiring._replacer
-        wiring._replacer = lambda *config: HurtReplacer(made(*config), how, where)  # type: ignore[assignment]
+        made = wiring.replacer_of
+        wiring.replacer_of = lambda *config: HurtReplacer(made(*config), how, where)  # type: ignore[assignment]
     sys.exit(main(sys.argv[3:]))
