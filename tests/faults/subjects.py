@@ -84,7 +84,7 @@ class Subject(ABC):
 
     @abstractmethod
     def target_digest(self) -> str | None:
-        """Digest the target's rows; None when a person would find no data under the final name."""
+        """Digest the target's rows; None when a person would find nothing under the final name but what says so."""
 
     @abstractmethod
     def clear(self) -> None:
@@ -304,7 +304,7 @@ class ClickHouseSubject(Subject):
 
     def target_digest(self) -> str | None:
         found = self.target.rows(f"SELECT name FROM system.tables WHERE database = '{self.database}'")
-        return self._digest(self.target) if found else None
+        return self._digest(self.target) if found and not self._half_made() else None
 
     def clear(self) -> None:
         for server in (self.server, self.target):
@@ -327,8 +327,22 @@ class ClickHouseSubject(Subject):
             )
         ]
 
+    def _half_made(self) -> list[str]:
+        return [
+            f"{server.name}: database {row['name']}"
+            for server in (self.server, self.target)
+            for row in server.rows("SELECT name FROM system.databases WHERE comment LIKE 'unfinished restore by drd%'")
+        ]
+
+    def _signs(self) -> list[str]:
+        return [
+            f"{server.name}: {row['query_id']}"
+            for server in (self.server, self.target)
+            for row in server.rows("SELECT query_id FROM system.processes WHERE query_id LIKE 'drd-%'")
+        ]
+
     def leftovers(self) -> list[str]:
-        return self._jobs()
+        return self._jobs() + self._half_made() + self._signs()
 
 
 def parts_in_store(site: Site, source: str) -> int:

@@ -13,10 +13,6 @@ from tests.support.drd_site import Site
 pytestmark = pytest.mark.faults
 
 
-ORPHANS = "the ClickHouse server goes on with the BACKUP of a killed drd for minutes, and the next run does not end it"
-HALF_MADE = "a killed ClickHouse restore leaves its half-made database under the final name, and blocks the next one"
-
-
 def killed_backup(site: Site, subject: Subject) -> None:
     """Kill a second backup in its middle, and see that no child outlives it."""
     before = parts_in_store(site, subject.name)
@@ -50,22 +46,16 @@ def test_killed_backup(make_site: MakeSite, subject: Subject) -> None:
     assert subject.target_digest() == subject.source_digest()
 
 
-def test_killed_backup_ends_on_the_server(
-    make_site: MakeSite, subject: Subject, request: pytest.FixtureRequest
-) -> None:
+def test_killed_backup_ends_on_the_server(make_site: MakeSite, subject: Subject) -> None:
     """After the next run at the latest, no session, replica or job of the killed one is left on the server."""
-    if subject.name == "clickhouse":
-        request.applymarker(pytest.mark.xfail(reason=ORPHANS, strict=False))
     site = make_site(subject)
     killed_backup(site, subject)
     site("backup", "now").succeeds()
     wait_for("the server to be left alone", lambda: subject.leftovers() == [], timeout_s=10)
 
 
-def test_killed_restore(restore_site: RestoreSite, subject: Subject, request: pytest.FixtureRequest) -> None:
-    """No half-made database shows under the final name, and the same command again succeeds."""
-    if subject.name == "clickhouse":
-        request.applymarker(pytest.mark.xfail(reason=HALF_MADE, strict=False))
+def test_killed_restore(restore_site: RestoreSite, subject: Subject) -> None:
+    """No half-made database shows under the final name as if it were whole, and the same command again succeeds."""
     site = restore_site(subject)
     slow_down(site)
     restore = ("restore", "--at", "now", "--source", subject.name, *subject.into())

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from drd.engines.clickhouse import access, disk, fingerprints
+from drd.engines.clickhouse import access, alive, disk, fingerprints, orphans, unfinished
 from drd.engines.clickhouse.client import SOURCE, Server, ServerRefusal, told
 from drd.engines.clickhouse.gateway import Gateway
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
@@ -99,21 +99,26 @@ def choose_databases(server: Server, settings: ClickHouseSettings) -> list[str]:
 def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:
     """Take one backup; see the module for the recovery point and :mod:`fingerprints` for the fingerprint."""
     with told(SOURCE, "backup"):
+        orphaned = orphans.end_orphans(server)
         ahead = _server_ahead(server, ctx)
         databases = choose_databases(server, settings)
         kinds, refused = access.savable(server)
         tables = fingerprints.engines(server, databases)
         before = fingerprints.count_rows(server, tables)
         snapshot = fingerprints.PartsSnapshot(server, databases)
-        run = Run(server, settings, sink, ctx, databases, kinds, snapshot, new_job_id(ctx.backup_id))
-        taken = {"gateway": _through_gateway, "direct": _directly, "disk": _through_disk}[settings.mode](run)
+        half_made = _half_made(server, databases)
+        with alive.sign(server) as owner:
+            job_id = new_job_id(ctx.backup_id, owner)
+            run = Run(server, settings, sink, ctx, databases, kinds, snapshot, job_id)
+            taken = {"gateway": _through_gateway, "direct": _directly, "disk": _through_disk}[settings.mode](run)
         parts = taken.manifest.parts()
         if not snapshot.knows(parts):
             snapshot.take()
         tables |= fingerprints.engines(server, databases)
         after = fingerprints.count_rows(server, {n: e for n, e in tables.items() if n in before})
         fingerprint, partial = fingerprints.of_backup(taken.manifest, snapshot, tables, before, after)
-        notices = [n for n in (refused, partial) if n] + fingerprints.unsaved(server, databases, tables) + taken.notices
+        notices = orphaned + half_made + [n for n in (refused, partial) if n]
+        notices += fingerprints.unsaved(server, databases, tables) + taken.notices
         facts: dict[str, Json] = {"mode": settings.mode, "access": list(kinds), "tables": len(fingerprint.items)}
         return DumpResult(
             recovery_point=taken.recovery_point + ahead,
@@ -124,6 +129,16 @@ def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: 
             notices=tuple(notices),
             direct_objects=settings.mode == "direct",
         )
+
+
+def _half_made(server: Server, databases: list[str]) -> list[Notice]:
+    """Say which of the databases are what a restore has made so far, or had when it was killed."""
+    names = ", ".join(sorted(unfinished.marked(server, databases)))
+    if not names:
+        return []
+    return [
+        Notice("half-made", f"{names}: made by a restore that is under way or was killed, so the data are not whole")
+    ]
 
 
 def _server_ahead(server: Server, ctx: WorkContext) -> timedelta:

@@ -6,6 +6,7 @@ restarted), and drd's own deadline applies: a server may retry a dead S3 endpoin
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -19,8 +20,12 @@ from drd.errors import DrdError
 
 RUNNING = frozenset({"CREATING_BACKUP", "RESTORING"})
 SUCCEEDED = frozenset({"BACKUP_CREATED", "RESTORED"})
+OWNED = re.compile(r"drd-\d{8}T\d{6}Z-[a-z0-9]{6}-of-([0-9a-f]{16})-[0-9a-f]{8}")
+"""The id of a job whose owner shows a sign of life (:mod:`alive`) for as long as it works."""
 KILL_WAIT_S = 30.0
 _UNREACHABLE_PATIENCE_S = 15.0
+_PAUSE_S = (0.02, 0.5)
+_PAUSE_SHARE = 0.03  # of the time a job has taken so far: its end is noticed that much late, at most
 _MOVING = (
     "WriteBufferFromS3Bytes",
     "ReadBufferFromS3Bytes",
@@ -44,9 +49,12 @@ class Watch:
     refuse: Callable[[], None] = lambda: None
 
 
-def new_job_id(backup_id: str) -> str:
-    """Make an id never used on the server (an id serves once per server run, also after a failure)."""
-    return f"drd-{backup_id}-{secrets.token_hex(4)}"
+def new_job_id(backup_id: str, owner: str | None = None) -> str:
+    """Make an id never used on the server (an id serves once per server run, also after a failure).
+
+    ``owner`` is the token of :func:`alive.sign`: a later drd ends the job when that one is gone.
+    """
+    return f"drd-{backup_id}-{f'of-{owner}-' if owner else ''}{secrets.token_hex(4)}"
 
 
 def run_job(server: Server, statement: str, job_id: str, settings: dict[str, Any], watch: Watch) -> dict[str, Any]:
@@ -71,8 +79,7 @@ def run_job(server: Server, statement: str, job_id: str, settings: dict[str, Any
 
 def _follow(server: Server, job_id: str, watch: Watch) -> dict[str, Any]:
     sign: tuple[Any, ...] = ()
-    moved_at = time.monotonic()
-    pause = 0.02
+    started = moved_at = time.monotonic()
     while True:
         row = _poll(server, job_id, watch.cancel)
         if row is None:
@@ -95,8 +102,7 @@ def _follow(server: Server, job_id: str, watch: Watch) -> dict[str, Any]:
                 f"ClickHouse made no progress for {watch.stall_timeout_s:.0f} s; the job was ended",
                 hint="see system.backups and the server's log; drd check tries the way between server and drd",
             )
-        watch.cancel.sleep(pause)
-        pause = min(pause * 1.5, 0.5)
+        watch.cancel.sleep(min(max(_PAUSE_S[0], _PAUSE_SHARE * (time.monotonic() - started)), _PAUSE_S[1]))
 
 
 def _failure(server: Server, row: dict[str, Any]) -> ServerRefusal:

@@ -1,5 +1,7 @@
 """Bring one backup into databases that are absent or hold no tables; undo everything when that fails.
 
+What a killed restore left is told by the mark of :mod:`unfinished`, and removed first.
+
 Databases are restored under their final names: they were absent, so a failure harms nobody, and RENAME DATABASE
 would break views and is refused for databases with dictionaries (code 630). First the empty tables, then STOP MERGES
 and STOP TTL MERGES on each (rows past their TTL would vanish within seconds), then the data, then CHECK TABLE, since
@@ -15,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from drd.engines.clickhouse import access, disk, fingerprints
+from drd.engines.clickhouse import access, alive, disk, fingerprints, orphans, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
 from drd.engines.clickhouse.dump import query_settings
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
@@ -31,8 +33,6 @@ from drd.protocols import ArtifactReader, WorkContext
 
 _MERGES = ("MERGES", "TTL MERGES")
 _APPENDS = r"(?s)\sREFRESH\s+(EVERY|AFTER)\s.*\sAPPEND\s"  # may say so of a view whose query only speaks of it
-# views and dictionaries hold on to each other; a user may have limited what may be dropped
-_FORCE = {"check_table_dependencies": 0, "check_referential_table_dependencies": 0, "max_table_size_to_drop": 0}
 
 
 def renames(settings: ClickHouseSettings, databases: Sequence[str]) -> dict[str, str]:
@@ -68,13 +68,20 @@ def inspect(server: Server, settings: ClickHouseSettings, artifacts: ArtifactRea
     """Say which databases a restore would make and whether they are absent or empty."""
     with told(TARGET, "look at the target"):
         names = list(renames(settings, read_index(artifacts).databases()).values())
-        return _state(held(server, names), names)
+        marks = unfinished.marked(server, names)
+        at_work = alive.living(server) if marks else set()
+        for name, mark in marks.items():
+            if mark.owner in at_work:
+                raise unfinished.under_way(name)
+        return _state(held(server, names), names, marks)
 
 
-def _state(tables: Mapping[str, list[dict[str, Any]]], names: Sequence[str]) -> TargetState:
+def _state(tables: Mapping[str, list[dict[str, Any]]], names: Sequence[str], left: Collection[str] = ()) -> TargetState:
     words, full = [], []
     for name in names:
-        if name not in tables:
+        if name in left:
+            words.append(f"{name} (left by a restore that was killed, and removed first)")
+        elif name not in tables:
             words.append(f"{name} (absent)")
         elif not tables[name]:
             words.append(f"{name} (empty)")
@@ -89,11 +96,16 @@ def _state(tables: Mapping[str, list[dict[str, Any]]], names: Sequence[str]) -> 
 
 @dataclass
 class _Restore:
+    """One restore under way; ``made`` are the databases it created, ``marked`` maps some to the comment they get."""
+
     server: Server
     settings: ClickHouseSettings
     ctx: WorkContext
     backup: Backup
     names: dict[str, str]
+    owner: str | None
+    made: set[str] = field(default_factory=set)
+    marked: dict[str, str] = field(default_factory=dict)
 
     def statement(self, what: Sequence[str], origin: str, job_id: str, **options: int) -> str:
         spelled = "".join(f", {name}={value}" for name, value in options.items())
@@ -127,19 +139,44 @@ def restore(
         index = read_index(artifacts)
         if not index.databases():
             raise IntegrityError("the backup holds no database", hint="drd verify --deep it")
-        work = _Restore(server, settings, ctx, backup, renames(settings, index.databases()))
-        before = held(server, list(work.names.values()))
-        state = _state(before, list(work.names.values()))
+        names = renames(settings, index.databases())
+        taken_back = orphans.end_orphans(server) + unfinished.take_back(server, list(names.values()))
+        before = held(server, list(names.values()))
+        state = _state(before, list(names.values()))
         if not state.empty:
             raise TargetNotEmpty(
                 f"{state.detail}. Nothing was changed", hint="restore elsewhere with --into http://…/otherdb"
             )
-        try:
-            return _bring(work, index, artifacts)
-        except BaseException as error:
-            if (left := _undo(server, work.names.values(), before)) and isinstance(error, DrdError):
-                error.hint = f"{error.hint}; {left}" if error.hint else left
-            raise
+        with alive.sign(server) as owner:
+            work = _Restore(server, settings, ctx, backup, names, owner)
+            try:
+                unmarked = _create(work, index, artifacts, before)
+                result, restored = _bring(work, index, artifacts)
+                for name, comment in work.marked.items():
+                    unfinished.set_comment(server, name, comment)
+            except BaseException as error:
+                if (left := _undo(work, before)) and isinstance(error, DrdError):
+                    error.hint = f"{error.hint}; {left}" if error.hint else left
+                raise
+        return RestoreResult((*taken_back, *unmarked, *result.notices)), restored
+
+
+def _create(work: _Restore, index: PackIndex, artifacts: ArtifactReader, before: Collection[str]) -> list[Notice]:
+    """Create the absent databases with a mark where that is possible, and leave the others to RESTORE."""
+    unmarked = []
+    for there, here in work.names.items():
+        if here in before:
+            continue
+        comment = unfinished.own_comment(unfinished.definition(index, artifacts, there))
+        if comment and work.owner and unfinished.create(work.server, here, work.ctx.backup_id, work.owner):
+            work.marked[here] = comment
+        else:
+            unmarked.append(here)
+        work.made.add(here)
+    if not unmarked:
+        return []
+    text = f"{', '.join(unmarked)} could not be marked as unfinished on this server: had the restore been killed, "
+    return [Notice("restore-unmarked", text + "it would have had to be dropped by hand")]
 
 
 def _bring(
@@ -168,7 +205,7 @@ def _bring(
 
 
 def _run(work: _Restore, origin: _Origin, what: Sequence[str], **options: int) -> None:
-    job_id = new_job_id(work.ctx.backup_id)
+    job_id = new_job_id(work.ctx.backup_id, work.owner)
     statement = work.statement(what, origin.spelled, job_id, **options)
     try:
         run_job(work.server, statement, job_id, query_settings(work.settings), origin.watch)
@@ -260,7 +297,7 @@ def _from_gateway(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -
 @contextmanager
 def _from_disk(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Iterator[_Origin]:
     volume = disk.Volume.of(work.settings, TARGET)
-    folder = new_job_id(work.ctx.backup_id)
+    folder = new_job_id(work.ctx.backup_id, work.owner)
     origin: _Origin | None = None
     try:
         volume.unpack(folder, index, artifacts, work.ctx)
@@ -292,10 +329,11 @@ def check_table(query: LongQuery, name: tuple[str, str], ctx: WorkContext) -> No
         )
 
 
-def _undo(server: Server, names: Collection[str], before: Mapping[str, Any]) -> str:
+def _undo(work: _Restore, before: Mapping[str, Any]) -> str:
     """Drop what the restore made; return a sentence for people when that failed, else ""."""
+    server = work.server
     failed = []
-    for name in names:
+    for name in [*work.made, *before]:
         doomed = [f"DATABASE IF EXISTS {identifier(name)}"]
         try:
             if name in before:
@@ -304,7 +342,7 @@ def _undo(server: Server, names: Collection[str], before: Mapping[str, Any]) -> 
             return f"what was restored so far could not be dropped ({clean(str(error), 120)})"
         for what in doomed:
             try:
-                server.execute(f"DROP {what} SYNC", settings=_FORCE)
+                server.execute(f"DROP {what} SYNC", settings=unfinished.FORCE)
             except (ServerRefusal, DrdError) as error:
                 failed.append(f"DROP {what} ({clean(str(error), 120)})")
     return f"{len(failed)} of what was restored so far could not be dropped: {failed[0]}" if failed else ""
