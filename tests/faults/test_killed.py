@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
+from devstack.s3 import SeaweedS3
 from tests.faults.conftest import MakeSite, RestoreSite, slow_down, spools
-from tests.faults.subjects import Subject, family, names_of, parts_in_store, wait_for
+from tests.faults.subjects import ClickHouseSubject, Subject, family, names_of, parts_in_store, wait_for
 from tests.support.drd_site import Site
 
 pytestmark = pytest.mark.faults
@@ -71,3 +72,29 @@ def test_killed_restore(restore_site: RestoreSite, subject: Subject) -> None:
     assert "interrupted" in run.out or "was killed" in run.out
     assert subject.target_digest() == subject.source_digest()
     wait_for("nothing to be left", lambda: subject.leftovers() == [])
+
+
+def test_killed_direct_backup(make_site: MakeSite, clickhouse: ClickHouseSubject, s3: SeaweedS3, bucket: str) -> None:
+    """A BACKUP that the server makes to the bucket by itself goes on without drd; the next run ends it and says so."""
+    clickhouse.clear()
+    store = {
+        "type": "s3",
+        "bucket": bucket,
+        "endpoint_url": s3.url,
+        "access_key_id": s3.admin.access_key_id,
+        "secret_access_key": {"env": "S3_SECRET"},
+    }
+    site = make_site(clickhouse, store=store)
+    site.env["S3_SECRET"] = s3.admin.secret_access_key
+    source = site.config["sources"][clickhouse.name]
+    source |= {"mode": "direct", "bandwidth": "2MiB"}
+    running = site.start("backup", "now")
+    wait_for("the server's job", lambda: any("CREATING" in one for one in clickhouse.leftovers()), running=running)
+    running.process.send_signal(signal.SIGKILL)
+    running.finish()
+    assert any("CREATING" in one for one in clickhouse.leftovers())
+    del source["bandwidth"]
+    made = site("backup", "now", "--json").succeeds().json["backups"][0]
+    assert "orphan-ended" in {warning["code"] for warning in made["warnings"]}
+    assert clickhouse.leftovers() == []
+    assert [b["id"] for b in site("list", "--json").succeeds().json["backups"]] == [made["id"]]

@@ -231,9 +231,9 @@ def _bring_access(work: _Restore, origin: _Origin) -> list[Notice]:
 
 
 def _merge_trees(server: Server, databases: Collection[str]) -> list[tuple[str, str]]:
-    rows = server.rows(
-        "SELECT database, name FROM system.tables "
-        "WHERE database IN {names:Array(String)} AND engine LIKE '%MergeTree' ORDER BY 1, 2",
+    rows = server.rows(  # not what a refresh fills before it puts it in another's place: it is gone in a moment
+        "SELECT database, name FROM system.tables WHERE database IN {names:Array(String)} "
+        "AND engine LIKE '%MergeTree' AND name NOT LIKE '.tmp.inner%' ORDER BY 1, 2",
         {"names": list(databases)},
     )
     return [(row["database"], row["name"]) for row in rows]
