@@ -153,9 +153,7 @@ def libchdb(*, install: bool = False) -> Path:
             packed = folder / archive.name
         try:
             with tarfile.open(packed) as tar:
-                member = tar.getmember("package/libchdb.so")
-                member.name = "libchdb.so"
-                tar.extract(member, folder, filter="data")
+                _copy_member(tar, "package/libchdb.so", folder / "libchdb.so")
         except (KeyError, tarfile.TarError, EOFError, OSError) as error:
             raise ServiceMissing(f"{packed} is damaged ({error}): remove it and try again") from error
         if packed != archive:
@@ -164,6 +162,15 @@ def libchdb(*, install: bool = False) -> Path:
     fill_cache(target, fill)
     archive.unlink(missing_ok=True)
     return library
+
+
+def _copy_member(tar: tarfile.TarFile, name: str, place: Path) -> None:
+    """Copy one file out of an archive; KeyError when it has none of that name (3.11.2 has no extraction filters)."""
+    content = tar.extractfile(name)
+    if content is None:
+        raise KeyError(f"{name} is no file")
+    with content, place.open("wb") as out:
+        shutil.copyfileobj(content, out, 1 << 20)
 
 
 def fill_cache(target: Path, fill: Callable[[Path], None]) -> None:
