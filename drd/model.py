@@ -302,7 +302,8 @@ class EngineRunbook:
 class ScratchSpec:
     """What a scratch server must be: a throw-away server of one engine that a drill restores into.
 
-    ``version`` is the server's that made the backup: a runtime starts the same major version, or says which it has.
+    ``version`` is the server's that made the backup: a runtime starts one of the same major version that can read it
+    (ClickHouse: of that month's release or a later one), or says which it has.
     ``size_bytes`` is the plain size of the backup, by which a runtime sees before the start whether the disk is enough.
     The limits bound the server; after ``expires_s`` a reaper may remove it whoever started it. ``image`` (or a folder
     of programs, by the runtime's meaning of it) overrides the runtime's choice. ``labels`` name drill and run.
@@ -326,7 +327,8 @@ class ScratchEndpoint:
 
     ``password`` was made at random for this server. ``version`` is what the server answered. ``environment`` is for the
     report (image and digest, or program and its path; limits). ``connect`` are lines for a person who wants to look
-    inside, without the password.
+    inside, without the password. What the server has to connect back to (a gateway, a replication holder) listens on
+    ``listen_host``, the address of drd's own host as the server sees it.
     """
 
     engine: EngineKind
@@ -336,6 +338,7 @@ class ScratchEndpoint:
     version: str
     environment: dict[str, str] = field(default_factory=dict)
     connect: tuple[str, ...] = ()
+    listen_host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
