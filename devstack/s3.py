@@ -47,7 +47,10 @@ class SeaweedS3(Server):
     """An S3 endpoint on loopback, path-style, region ``us-east-1``.
 
     Identities: ``admin`` (all), ``objects`` (put, get, list, delete, no buckets of its own), ``reader`` (get, list),
-    ``writer`` (put, delete; cannot read back). Acknowledged objects survive :meth:`stop`, which is a SIGKILL:
+    ``writer`` (put, delete; cannot read back), ``keeper`` (as ``objects``, and may lock what it puts), and ``backup``,
+    ``restore``, ``prune``, which may do nothing but what a bucket's policy gives them.
+
+    Acknowledged objects survive :meth:`stop`, which is a SIGKILL:
     in order, SeaweedFS takes 15 s.
     """
 
@@ -72,7 +75,12 @@ class SeaweedS3(Server):
         self.objects = _identity("objects", "Read", "Write", "List", "Tagging")
         self.reader = _identity("reader", "Read", "List")
         self.writer = _identity("writer", "Write")
-        self.identities = (self.admin, self.objects, self.reader, self.writer)
+        self.keeper = _identity("keeper", *self.objects.actions, "PutObjectRetention", "GetObjectRetention")
+        self.backup, self.restore, self.prune = (_identity(name) for name in ("backup", "restore", "prune"))
+        self.identities = (
+            *(self.admin, self.objects, self.reader, self.writer, self.keeper),
+            *(self.backup, self.restore, self.prune),
+        )
 
     @property
     def url(self) -> str:

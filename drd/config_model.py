@@ -126,6 +126,17 @@ Moment: TypeAlias = Annotated[
 ]
 
 
+class ObjectLockConfig(Section):
+    """A lock on every object of a backup, for a bucket that was made with object lock enabled."""
+
+    mode: Literal["governance", "compliance"] = Field(
+        description="governance: a right of its own lifts it. compliance: nobody can, the account's owner included."
+    )
+    days: Annotated[Count, Field(ge=1, le=36500)] | Literal["keep_within"] = Field(
+        description="For how long, from the backup on; keep_within: as long as the longest retention.keep_within."
+    )
+
+
 class S3StoreConfig(Section):
     """A bucket of Amazon S3 or anything that speaks its protocol."""
 
@@ -155,6 +166,9 @@ class S3StoreConfig(Section):
     kms_key_id: Text | None = Field(default=None, description="Key for aws:kms. Default: the account's.")
     storage_class: Text | None = Field(
         default=None, description="Storage class of what drd writes, such as STANDARD_IA. Default: the bucket's."
+    )
+    object_lock: ObjectLockConfig | None = Field(
+        default=None, description="Lock what backups write against deletion. Default: the bucket's own rule, if any."
     )
     connect_timeout: Duration = Field(default=timedelta(seconds=10), description="How long to wait for a connection.")
     read_timeout: Duration = Field(default=timedelta(seconds=60), description="How long to wait for an answer.")
@@ -294,6 +308,27 @@ class Config(Section):
     )
 
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _lock_has_a_length(self) -> Config:
+        store = self.store
+        if isinstance(store, S3StoreConfig) and store.object_lock is not None and self.lock_days < 1:
+            refuse(
+                {"store.object_lock.days": "keep_within has no length: set retention.keep_within, or a number of days"}
+            )
+        return self
+
+    @property
+    def lock_days(self) -> int:
+        """For how many days objects of a backup are locked; 0 for not at all."""
+        lock = self.store.object_lock if isinstance(self.store, S3StoreConfig) else None
+        if lock is None:
+            return 0
+        if lock.days != "keep_within":
+            return lock.days
+        rules = [self.retention, *(source.retention for source in self.sources.values() if source.retention)]
+        longest = max((rule.keep_within for rule in rules if rule.keep_within), default=timedelta(0))
+        return -(-longest // timedelta(days=1))
 
     @property
     def warnings(self) -> tuple[str, ...]:

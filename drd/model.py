@@ -343,8 +343,12 @@ class ScratchEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object of a store, or, with a delimiter, a common prefix (``key`` ends with it, size 0)."""
+    """An object of a store, or, with a delimiter, a common prefix (``key`` ends with it, size 0).
+
+    ``locked_until`` is when the store will let its content go, where ``stat`` was asked and an object lock holds it.
+    """
 
     key: str
     size_bytes: int
     modified_at: datetime | None = None
+    locked_until: datetime | None = None

@@ -58,7 +58,7 @@ class Store(Protocol):
         """
 
     def stat(self, key: str) -> ObjectInfo:
-        """Return size and modification time; raises :class:`~drd.errors.ObjectMissing`."""
+        """Return size, modification time and lock; raises :class:`~drd.errors.ObjectMissing`."""
 
     def list(self, prefix: str, *, delimiter: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key starts with ``prefix``, ascending by key (by code point), lazily.

@@ -203,6 +203,9 @@ def _store(config: Config, cancel: CancelToken, on_retry: Callable[[str], None] 
     store: Store
     if isinstance(settings, S3StoreConfig):
         from drd.stores.s3 import S3Settings, S3Store
+        from drd.stores.s3_settings import ObjectLock
+
+        lock = settings.object_lock
 
         store = S3Store(
             S3Settings(
@@ -218,6 +221,7 @@ def _store(config: Config, cancel: CancelToken, on_retry: Callable[[str], None] 
                 server_side_encryption=settings.server_side_encryption,
                 kms_key_id=settings.kms_key_id,
                 storage_class=settings.storage_class,
+                object_lock=ObjectLock(lock.mode, config.lock_days) if lock else None,
                 connect_timeout_s=settings.connect_timeout.total_seconds(),
                 read_timeout_s=settings.read_timeout.total_seconds(),
                 max_connections=32,

@@ -172,7 +172,13 @@ def prune_report(report: PruneReport) -> dict[str, Json]:
             for item in source.decision.keep
         ],
         "remove": [
-            {"id": item.id, "source": source.source, "reason": item.reason, "removed": item.id in source.removed}
+            {
+                "id": item.id,
+                "source": source.source,
+                "reason": item.reason,
+                "removed": item.id in source.removed,
+                "locked_until": next((moment(lock.until) for lock in source.locked if lock.id == item.id), None),
+            }
             for source in report.sources
             for item in source.decision.remove
         ],

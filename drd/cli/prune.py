@@ -51,7 +51,7 @@ def _print(report: PruneReport, *, everything: bool) -> None:
     if everything:
         for name in report.left_alone:
             print(f"{render.mark('warning')} {name} is in the store but not in the configuration; it was left alone")
-    going = sum(len(source.decision.remove) for source in report.sources)
+    going = sum(len(source.decision.remove) - len(source.locked) for source in report.sources)
     orphans = sum(len(source.orphans) for source in report.sources)
     if not report.applied and (going or orphans):
         print(f"Nothing was removed. To remove {render.plural(going, 'backup')} and leftovers: drd prune --apply")
@@ -63,15 +63,22 @@ def _print_source(source: PrunedSource, *, applied: bool) -> None:
     if source.error:
         print(render.error_lines(source.error))
     decision = source.decision
-    print(f"{source.source}: {len(decision.keep)} stay, {len(decision.remove)} {'went' if applied else 'may go'}")
+    stay, going_now = len(decision.keep) + len(source.locked), len(decision.remove) - len(source.locked)
+    print(f"{source.source}: {stay} stay, {going_now} {'went' if applied else 'may go'}")
     for kept in decision.keep:
         print(f"    keep    {kept.id}  {', '.join(kept.reasons)}")
+    locked = {item.id: item.until for item in source.locked}
     for going in decision.remove:
+        if going.id in locked:
+            print(f"    locked  {going.id}  {going.reason}; locked by the store until {render.when(locked[going.id])}")
+            continue
         word = "remove" if not applied else ("removed" if going.id in source.removed else "NOT removed")
         print(f"    {word:<7} {going.id}  {going.reason}")
     for orphan in source.orphans:
         word = "swept" if orphan.swept else "left over"
         held = f"{render.plural(orphan.objects, 'object')}, {render.size(orphan.bytes)}"
+        if orphan.locked_until:
+            held += f"; locked by the store until {render.when(orphan.locked_until)}"
         print(f"    {word:<7} {orphan.id}  never finished: {held}")
     if source.removed:
         print(f"    {render.size(source.removed_bytes)} of stored backups removed")

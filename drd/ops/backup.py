@@ -203,14 +203,21 @@ def sweep(ports: Ports, source: str) -> tuple[Notice, ...]:
 
 def _undo(ports: Ports, source: str, backup_id: str, error: BaseException) -> None:
     """Remove what a failed backup stored; where that fails as well, say who will do it."""
+    locked_until = None
     try:
+        locked_until = ports.catalog.locked_until(source, backup_id)
         ports.catalog.discard(source, backup_id)
+        if locked_until is not None and isinstance(error, DrdError):
+            held = f"what was uploaded is hidden, and takes space until {locked_until:%Y-%m-%d %H:%M} UTC (object lock)"
+            error.hint = f"{error.hint}; {held}" if error.hint else held
     except IntegrityError:  # the manifest was stored although its put reported an error
         if isinstance(error, DrdError):
             error.hint = f"the manifest of {backup_id} was stored all the same: verify it with drd verify {backup_id}"
     except (StoreError, Cancelled):  # interrupted: the store does not wait out its hiccups any more
         if isinstance(error, DrdError):
             later = "what was uploaded is not a backup and will be swept by the next run"
+            if locked_until is not None:
+                later += f" after {locked_until:%Y-%m-%d %H:%M} UTC, when its object lock ends"
             error.hint = f"{error.hint}; {later}" if error.hint else later
 
 

@@ -7,10 +7,12 @@ objects that are no backup; the next prune, or the next backup of the source, sw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
-from drd.errors import DrdError
+from drd.errors import DrdError, ObjectMissing, StoreRefused
 from drd.model import BackupHead, Progress
 from drd.ops.backup import BackupReport, hold_lease
 from drd.ops.ports import Ports
@@ -24,17 +26,32 @@ from drd.repository.retention import Candidate, Decision, Policy, decide
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Objects of a backup that was never finished. ``swept`` says whether they are gone now."""
+    """Objects of a backup that was never finished. ``swept`` says whether they are gone now.
+
+    ``locked_until`` is set where the store refused that for its object lock.
+    """
 
     id: str
     objects: int
     bytes: int
     swept: bool
+    locked_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A backup that no rule keeps and the store's object lock does, or one that such a backup needs."""
+
+    id: str
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedSource:
-    """What was decided and, when applied, done for one source; ``removed_bytes`` is what removed backups had stored."""
+    """What was decided and, when applied, done for one source; ``removed_bytes`` is what removed backups had stored.
+
+    ``locked`` are backups of ``decision.remove`` that stay for now: nothing failed.
+    """
 
     source: str
     decision: Decision
@@ -42,6 +59,7 @@ class PrunedSource:
     removed: tuple[str, ...] = ()
     removed_bytes: int = 0
     error: DrdError | None = None
+    locked: tuple[Locked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +116,12 @@ def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> Pruned
     if not apply:
         survey = ports.catalog.survey(source)
         decision = _decide(ports, source, survey.entries, policy)
-        return PrunedSource(source, decision, _orphans(ports, source, survey.unfinished, swept=False))
-    decision = Decision((), ())
+        locks = _Locks(ports, source, survey.entries)
+        for item in decision.remove:
+            locks.hold(item.id)
+        orphans = _orphans(ports, source, survey.unfinished, swept=False)
+        return PrunedSource(source, decision, orphans, locked=locks.found)
+    decision, locks = Decision((), ()), _Locks(ports, source, ())
     removed: list[str] = []
     removed_bytes = 0
     try:
@@ -107,20 +129,81 @@ def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> Pruned
             # Whole manifests, checked by their digests: what is damaged must not stand for what would be removed.
             entries = ports.catalog.entries(source)
             decision = _decide(ports, source, entries, policy)
+            locks = _Locks(ports, source, entries)
             stored_bytes = {entry.id: entry.backup.stored_bytes for entry in entries if entry.backup}
             for item in decision.remove:
                 ports.cancel.raise_if_cancelled()
                 lease.ensure()
+                if locks.hold(item.id):
+                    continue
                 ports.progress(Progress(source, "remove", detail=item.id))
-                ports.catalog.remove(source, item.id)
+                try:
+                    ports.catalog.remove(source, item.id)
+                except StoreRefused as error:
+                    if not locks.explain(item.id, error):
+                        raise
+                    continue
                 removed.append(item.id)
                 removed_bytes += stored_bytes[item.id]
-            orphans = _orphans(ports, source, ports.catalog.unfinished(source), swept=True)
-            ports.catalog.sweep(source)
+            orphans = _sweep(ports, source)
     except DrdError as error:
         error.during("prune", source)
-        return PrunedSource(source, decision, (), tuple(removed), removed_bytes, error)
-    return PrunedSource(source, decision, orphans, tuple(removed), removed_bytes)
+        return PrunedSource(source, decision, (), tuple(removed), removed_bytes, error, locks.found)
+    return PrunedSource(source, decision, orphans, tuple(removed), removed_bytes, locked=locks.found)
+
+
+class _Locks:
+    """What the store's object lock holds of one source; asked about children before their parents."""
+
+    def __init__(self, ports: Ports, source: str, entries: Sequence[HeadEntry]) -> None:
+        self._ports = ports
+        self._source = source
+        self._parent_of = {entry.id: entry.backup.parent for entry in entries if entry.backup}
+        self._found: dict[str, Locked] = {}
+        self._needed: dict[str, datetime] = {}
+
+    @property
+    def found(self) -> tuple[Locked, ...]:
+        """All that was found, in the order asked."""
+        return tuple(self._found.values())
+
+    def hold(self, backup_id: str) -> bool:
+        """Whether the backup must stay: it is locked, or a locked one needs it."""
+        return self._note(backup_id, self._ports.catalog.locked_until(self._source, backup_id))
+
+    def explain(self, backup_id: str, refusal: StoreRefused) -> bool:
+        """Whether a deletion was refused for a lock: some stores refuse where others would only hide the object."""
+        until = None
+        if refusal.op == "delete" and refusal.subject:
+            with suppress(ObjectMissing, StoreRefused):  # then it was refused for another reason, which is raised
+                until = self._ports.store.stat(refusal.subject).locked_until
+        return until is not None and self._note(backup_id, until)
+
+    def _note(self, backup_id: str, until: datetime | None) -> bool:
+        until = max((at for at in (until, self._needed.get(backup_id)) if at is not None), default=None)
+        if until is None:
+            return False
+        self._found[backup_id] = Locked(backup_id, until)
+        if parent := self._parent_of.get(backup_id):
+            self._needed[parent] = max(until, self._needed.get(parent, until))
+        return True
+
+
+def _sweep(ports: Ports, source: str) -> tuple[Orphan, ...]:
+    """Sweep what was never finished and say what it held; a lock that refuses it is said, and no failure."""
+    orphans = _orphans(ports, source, ports.catalog.unfinished(source), swept=True)
+    try:
+        ports.catalog.sweep(source)
+    except StoreRefused:
+        locks = [(orphan, ports.catalog.locked_until(source, orphan.id)) for orphan in orphans]
+        if not any(until for _, until in locks):
+            raise
+        left = set(ports.catalog.unfinished(source))
+        orphans = tuple(
+            replace(orphan, swept=orphan.id not in left, locked_until=until if orphan.id in left else None)
+            for orphan, until in locks
+        )
+    return orphans
 
 
 def _decide(ports: Ports, source: str, entries: Sequence[HeadEntry], policy: Policy) -> Decision:

@@ -230,6 +230,21 @@ class Catalog:
         self._store.delete([layout.manifest_key(source, backup_id)])
         return self.discard(source, backup_id)
 
+    def locked_until(self, source: str, backup_id: str) -> datetime | None:
+        """Return until when an object lock of the store holds a backup, or what is there of an unfinished one.
+
+        None when it may go now. Asks for one object: the manifest, which is written last and so locked longest. On a
+        versioned store a deletion would only hide what is locked, so whoever deletes asks before. Raises store errors.
+        """
+        try:
+            return self._store.stat(layout.manifest_key(source, backup_id)).locked_until
+        except ObjectMissing:
+            first = next(iter(self._store.list(layout.backup_prefix(source, backup_id))), None)
+        try:
+            return None if first is None else self._store.stat(first.key).locked_until
+        except ObjectMissing:
+            return None
+
     def discard(self, source: str, backup_id: str) -> tuple[int, int]:
         """Delete all objects of one unfinished backup; return how many, and their bytes.
 

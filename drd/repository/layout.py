@@ -136,6 +136,11 @@ def is_own_key(key: str) -> bool:
     return key.startswith(("backups/", "pins/", "wal/", "drills/", "restores/", "leases/", "drd", ".drd"))
 
 
+def is_history(key: str) -> bool:
+    """Whether the object is part of a backup: never rewritten, and what an object lock should hold."""
+    return key.startswith(("backups/", "wal/"))
+
+
 def pin_prefix(source: str) -> str:
     """Prefix of the marks that keep backups of a source from retention."""
     return f"pins/{source_prefix(source).removeprefix(sources_prefix())}"

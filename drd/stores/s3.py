@@ -9,12 +9,14 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from drd.errors import ObjectMissing, StoreRefused, StoreUnavailable
 from drd.model import CheckItem, ObjectInfo
 from drd.protocols import BytesLike, Clock
+from drd.repository.layout import is_history
 from drd.stores.keys import check_delimiter, check_key, check_prefix, check_range
 from drd.stores.ordering import ascending, walk_order
 from drd.stores.s3_errors import Answer, store_error
@@ -30,6 +32,7 @@ _DELETE_BATCH = 1000  # S3's limit
 _NO_BATCHES = frozenset({"MalformedXML", "MissingContentMD5", "InvalidRequest", "InvalidArgument", "405", "411", "501"})
 _PAST_END = frozenset({"416"})
 _ABSENT = frozenset({"NoSuchKey"})
+_HELD = datetime.max.replace(tzinfo=UTC)  # a legal hold has no end
 _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -58,11 +61,20 @@ class S3Store:
         body = data if isinstance(data, bytes) else bytes(data)
         digest = hashlib.md5(body, usedforsecurity=False)
         params: dict[str, Any] = {"Key": self._folder + key, "Body": body, **self._put_params}
+        params |= self._lock_params(key)
         params["ContentMD5"] = base64.b64encode(digest.digest()).decode()
         if if_absent:
             params["IfNoneMatch"] = "*"
         answer = self._client.call("put_object", key, **params) or {}
         self._verify(key, answer, digest.hexdigest(), len(body))
+
+    def _lock_params(self, key: str) -> dict[str, Any]:
+        """Return what locks an object of a backup; nothing for leases, pins and probes, which are rewritten."""
+        lock = self._settings.object_lock
+        if lock is None or not is_history(key):
+            return {}
+        until = self._clock() + timedelta(days=lock.days)
+        return {"ObjectLockMode": lock.mode.upper(), "ObjectLockRetainUntilDate": until}
 
     def _verify(self, key: str, answer: dict[str, Any], md5: str, size_bytes: int) -> None:
         """Raise unless the store says it holds what was sent, as far as this identity may ask."""
@@ -120,8 +132,15 @@ class S3Store:
                 return ObjectInfo(key, 0)
             total = str(found.get("ContentRange", "")).rpartition("/")[2]
             size_bytes = int(total) if total.isdigit() else int(found["ContentLength"])
-            return ObjectInfo(key, size_bytes, found.get("LastModified"))
-        return ObjectInfo(key, int(answer["ContentLength"]), answer.get("LastModified"))
+            return ObjectInfo(key, size_bytes, found.get("LastModified"), self._locked_until(found))
+        return ObjectInfo(key, int(answer["ContentLength"]), answer.get("LastModified"), self._locked_until(answer))
+
+    def _locked_until(self, answer: dict[str, Any]) -> datetime | None:
+        """Return when the lock ends, None where none holds (or this identity may not see it)."""
+        until: datetime | None = answer.get("ObjectLockRetainUntilDate")
+        if answer.get("ObjectLockLegalHoldStatus") == "ON":
+            return _HELD
+        return until.astimezone(UTC) if until is not None and until > self._clock() else None
 
     def list(self, prefix: str, *, delimiter: str = "") -> Iterator[ObjectInfo]:
         """List page by page as it is asked for, ascending also from stores that list folder by folder."""

@@ -46,6 +46,7 @@ _VERBS = {
     "list_objects_v2": "list",
     "delete_object": "delete",
     "delete_objects": "delete",
+    "get_object_lock_configuration": "look at the object lock of",
 }
 _CREDENTIALS_HINT = (
     "give store.access_key_id and store.secret_access_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role"
@@ -87,13 +88,17 @@ class S3Client:
                 said = self._answer(error)
                 if expected & {said.code, str(said.status)}:
                     return None
-            raise self._mapped(error, self.request(operation, key, conditional="IfNoneMatch" in params)) from error
+            request = self.request(
+                operation, key, conditional="IfNoneMatch" in params, locked="ObjectLockMode" in params
+            )
+            raise self._mapped(error, request) from error
         return answer
 
-    def request(self, operation: str, key: str, *, conditional: bool = False) -> Request:
+    def request(self, operation: str, key: str, *, conditional: bool = False, locked: bool = False) -> Request:
         """Describe a request for messages."""
         settings = self._settings
-        return Request(_VERBS[operation], key, settings.bucket, settings.folder, settings.endpoint, conditional)
+        where = (settings.bucket, settings.folder, settings.endpoint)
+        return Request(_VERBS[operation], key, *where, conditional, locked)
 
     def knock(self, full_key: str) -> tuple[Answer, datetime | None]:
         """Ask for an object that does not exist; return what the store said and the time on its clock.

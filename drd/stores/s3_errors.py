@@ -32,6 +32,7 @@ _RIGHTS = {
     "read": "s3:GetObject on arn:aws:s3:::{bucket}/{folder}*",
     "look at": "s3:GetObject on arn:aws:s3:::{bucket}/{folder}*",
     "delete": "s3:DeleteObject on arn:aws:s3:::{bucket}/{folder}*",
+    "look at the object lock of": "s3:GetBucketObjectLockConfiguration on arn:aws:s3:::{bucket}",
     "list": "s3:ListBucket on arn:aws:s3:::{bucket}",
 }
 _HINTS = {
@@ -57,6 +58,7 @@ class Request:
     folder: str
     endpoint: str
     conditional: bool = False
+    locked: bool = False
 
     @property
     def subject(self) -> str:
@@ -115,9 +117,15 @@ def _hint(answer: Answer, request: Request) -> str:
         return "the store does not know this request: check its version, store.server_side_encryption and storage_class"
     if answer.status == 507 or "Full" in answer.code:
         return "the store is full: add space, or prune old backups: drd prune"
+    if request.locked and answer.status == 400 and answer.code == "InvalidRequest":
+        return "store.object_lock needs a bucket that was made with object lock enabled; drd check tells"
     if answer.status in {401, 403}:
         right = _RIGHTS[request.verb].format(bucket=request.bucket, folder=request.folder)
-        return f"give this identity the right {right}; an object lock refuses deletion as well"
+        if request.verb == "delete":
+            return f"give this identity the right {right}; an object lock refuses deletion as well"
+        if request.verb == "write" and request.locked:
+            return f"give this identity the rights {right} and s3:PutObjectRetention there (store.object_lock)"
+        return f"give this identity the right {right}"
     if answer.status in {404, 405}:
         return "this address does not answer as S3 does: check store.endpoint_url and store.addressing_style"
     return "the store does not accept this request: check the store section (drd config show) and the store's own log"

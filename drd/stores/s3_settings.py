@@ -15,6 +15,17 @@ _MAX_PREFIX_BYTES = 1024 - 900 - 1  # S3's limit, less the longest key and a sla
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectLock:
+    """How long each object of a backup cannot be deleted or overwritten; the bucket must have object lock enabled.
+
+    In mode ``governance`` a right of its own lifts it (s3:BypassGovernanceRetention), in ``compliance`` nobody can.
+    """
+
+    mode: Literal["governance", "compliance"]
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
 class S3Settings:
     """Where a bucket is and how to speak to it; raises :class:`~drd.errors.ConfigError` for what cannot work.
 
@@ -35,6 +46,7 @@ class S3Settings:
     server_side_encryption: Literal["none", "AES256", "aws:kms"] = "none"
     kms_key_id: str | None = None
     storage_class: str | None = None
+    object_lock: ObjectLock | None = None
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 60.0
     max_connections: int = 16
@@ -56,6 +68,8 @@ class S3Settings:
             raise ConfigError("store.session_token needs store.access_key_id and store.secret_access_key")
         if self.kms_key_id is not None and self.server_side_encryption != "aws:kms":
             raise ConfigError("store.kms_key_id needs store.server_side_encryption: aws:kms")
+        if self.object_lock is not None and self.object_lock.days < 1:
+            raise ConfigError("store.object_lock.days must be at least 1")
         if self.ca_file is not None and not self.ca_file.is_file():
             raise ConfigError(f"store.ca_file is not a file: {self.ca_file}", hint="give the path of a PEM bundle")
         if min(self.connect_timeout_s, self.read_timeout_s) <= 0 or self.max_connections < 1:
