@@ -69,7 +69,7 @@ class Services:
         self.ports = Ports(
             store=store,
             codec=_codec(config),
-            repository=Repository(store),
+            repository=Repository(store, config.signing.repository if config.signing else None),
             catalog=Catalog(store, _signing(config)),
             formats=backup_format,
             tuning=_tuning(config),

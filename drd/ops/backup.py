@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from drd.errors import Cancelled, DrdError, IntegrityError, StoreError
+from drd.errors import Cancelled, DrdError, IntegrityError, StoreError, StoreRefused
 from drd.model import (
     FINGERPRINT_ARTIFACT,
     Artifact,
@@ -194,6 +194,9 @@ def sweep(ports: Ports, source: str) -> tuple[Notice, ...]:
     except StoreError as error:
         if error.retryable:
             raise
+        if isinstance(error, StoreRefused) and error.op != "delete":
+            text = "this role may not read manifests: what interrupted runs left is for drd prune --apply elsewhere"
+            return (Notice("not-swept", f"{source}: {text}"),)
         return (Notice("sweep-refused", f"unfinished uploads of {source} could not be removed: {error.message}"),)
     if not swept.ids:
         return ()
@@ -215,7 +218,7 @@ def _undo(ports: Ports, source: str, backup_id: str, error: BaseException) -> No
             error.hint = f"the manifest of {backup_id} was stored all the same: verify it with drd verify {backup_id}"
     except (StoreError, Cancelled):  # interrupted: the store does not wait out its hiccups any more
         if isinstance(error, DrdError):
-            later = "what was uploaded is not a backup and will be swept by the next run"
+            later = "what was uploaded is not a backup and will be swept by the next run that may"
             if locked_until is not None:
                 later += f" after {locked_until:%Y-%m-%d %H:%M} UTC, when its object lock ends"
             error.hint = f"{error.hint}; {later}" if error.hint else later

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeAlias, TypeVar
 
-from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, ObjectMissing
+from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, ObjectMissing, StoreRefused
 from drd.model import Backup, BackupHead
 from drd.protocols import Store
 from drd.repository import layout, manifest
@@ -180,9 +180,19 @@ class Catalog:
             self._store.put(key, data, if_absent=True)
         except ObjectExists as error:
             # A put whose answer was lost is repeated by the store and then finds itself.
-            if self._store.get(key, length=len(data) + 1) != data:
+            if not self._is_published(key, data):
                 raise IntegrityError(f"another backup with the id {backup.id} exists already", subject=key) from error
         return backup
+
+    def _is_published(self, key: str, data: bytes) -> bool:
+        """Whether the manifest there is this one.
+
+        A role that may only write goes by its size: nobody else knows the id of a backup that is being made.
+        """
+        try:
+            return self._store.get(key, length=len(data) + 1) == data
+        except StoreRefused:
+            return any(info.key == key and info.size_bytes == len(data) for info in self._store.list(key))
 
     def withdraw(self, backup: Backup) -> None:
         """Delete a manifest that must not stand, because what it refers to may be gone. Raises store errors."""
@@ -242,7 +252,7 @@ class Catalog:
             first = next(iter(self._store.list(layout.backup_prefix(source, backup_id))), None)
         try:
             return None if first is None else self._store.stat(first.key).locked_until
-        except ObjectMissing:
+        except (ObjectMissing, StoreRefused):  # parts are not for every role to look at
             return None
 
     def discard(self, source: str, backup_id: str) -> tuple[int, int]:
@@ -289,7 +299,7 @@ class Catalog:
             Repository(self._store).peek()
         except NewerFormat:
             raise
-        except IntegrityError:  # damaged; drd check says so
+        except (IntegrityError, StoreRefused):  # damaged, as drd check says; or not for this role to read
             pass
         self._format_is_known = True
 

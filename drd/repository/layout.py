@@ -9,6 +9,7 @@
     pins/<source>/<backup-id>.json
     restores/<restore-id>.json
     leases/<name>/<generation>.json
+    leases/<name>/<generation>.released.json     only from a role that may not read
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _ARTIFACT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _RESERVED_ARTIFACT = re.compile(r"manifest\.json(/.*)?|(.*/)?[0-9]{6,}\.zst(\.age)?(/.*)?")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\]|(?:\A|/)\.{0,2}(?:/|\Z)")  # one pass: a catalog holds a million keys
+_RELEASED = ".released.json"
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # no l, o, 0, 1: read aloud at night
 
 
@@ -171,6 +173,16 @@ def lease_prefix(name: str) -> str:
 def lease_key(name: str, generation: int) -> str:
     """Key of one generation of a lease; generations sort by number."""
     return f"{lease_prefix(name)}{generation:010d}.json"
+
+
+def lease_mark_key(name: str, generation: int) -> str:
+    """Key of the mark that a generation was released, for those who may list and not read."""
+    return f"{lease_prefix(name)}{generation:010d}{_RELEASED}"
+
+
+def released_generation(key: str) -> int | None:
+    """Return the generation that a mark says was released, None for any other key."""
+    return lease_generation(f"{key.removesuffix(_RELEASED)}.json") if key.endswith(_RELEASED) else None
 
 
 def lease_generation(key: str) -> int | None:

@@ -5,6 +5,9 @@ holder renews by rewriting its own object; it gives up by marking it released, w
 lease is free when its highest generation is released, has expired (with a margin for clocks that differ), or
 was held by a process of this host that is gone.
 
+A role that may put and list, and not read, takes part too: an object that it cannot read counts as held until its time
+of modification is older than a lease lives, or until a mark beside it says that it was released.
+
 On a store that ignores the condition, a contender that reads back another's object has lost; two that race within
 the same instant are not kept apart there, so only one drd may write to such a bucket (``drd check`` says so).
 """
@@ -22,7 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from drd.cancel import CancelToken
-from drd.errors import Cancelled, DrdError, LeaseError, ObjectExists, ObjectMissing, StoreError
+from drd.errors import Cancelled, DrdError, LeaseError, ObjectExists, ObjectMissing, StoreError, StoreRefused
 from drd.model import ObjectInfo
 from drd.protocols import Clock, Store
 from drd.repository import layout
@@ -68,15 +71,34 @@ def acquire(
         if newest is not None:
             number, info = newest
             generation = number + 1
-            _refuse_if_held(store, name, info, ttl_s=ttl_s, now=now(), holder=holder)
+            try:
+                _refuse_if_held(store, name, info, ttl_s=ttl_s, now=now(), holder=holder)
+            except StoreRefused as error:
+                _refuse_if_recent(store, name, info, error, ttl_s=ttl_s, now=now())
         started, at = monotonic(), now()
         state = LeaseState(uuid.uuid4().hex, holder, at, at + timedelta(seconds=ttl_s), released=False)
         key = layout.lease_key(name, generation)
+        put = readable = False
         with contextlib.suppress(ObjectExists):  # lost the race, or won it and lost the answer
             store.put(key, _dump(state), if_absent=True)
-        if _is(store, key, state):
+            put = True
+        try:
+            won = readable = _is(store, key, state)
+        except StoreRefused:
+            won = put
+        if won:
             _forget_older(store, name, generation)
-            return StoreLease(store, name, generation, state, ttl_s=ttl_s, now=now, monotonic=monotonic, since=started)
+            return StoreLease(
+                store,
+                name,
+                generation,
+                state,
+                ttl_s=ttl_s,
+                now=now,
+                monotonic=monotonic,
+                since=started,
+                readable=readable,
+            )
     raise LeaseError(f"others keep taking the lease on {name}", subject=name, hint="try again in a minute")
 
 
@@ -94,8 +116,11 @@ class StoreLease:
         now: Clock,
         monotonic: Callable[[], float],
         since: float,
+        readable: bool,
     ) -> None:
         self.generation = generation
+        self.readable = readable
+        """Whether this role may read leases."""
         self.problem = ""
         """Why it could not be marked released, if so: it then expires by itself."""
         self._store = store
@@ -144,6 +169,8 @@ class StoreLease:
         self._thread.join()
         try:
             self._store.put(self._key, _dump(replace(self._state, released=True)))
+            if not self.readable:
+                self._store.put(layout.lease_mark_key(self._name, self.generation), b"{}\n")
         except (StoreError, Cancelled) as error:  # the work's own outcome matters more
             self.problem = error.message
 
@@ -204,11 +231,31 @@ def _refuse_if_held(store: Store, name: str, info: ObjectInfo, *, ttl_s: float, 
     )
 
 
+def _refuse_if_recent(
+    store: Store, name: str, info: ObjectInfo, refusal: StoreRefused, *, ttl_s: float, now: datetime
+) -> None:
+    """Judge a lease that this role may not read: by a mark that it was released, else by when it was last renewed."""
+    generation = layout.lease_generation(info.key)
+    if any(layout.released_generation(found.key) == generation for found in store.list(layout.lease_prefix(name))):
+        return
+    if info.modified_at is None:
+        raise refusal
+    free_at = info.modified_at + timedelta(seconds=1.5 * ttl_s)
+    if now <= free_at:
+        raise LeaseError(
+            f"another drd may be at work on {name}: the lease was renewed at {info.modified_at:%H:%M:%S} UTC, and this"
+            " role may not read by whom",
+            subject=name,
+            hint=f"try again after {free_at:%H:%M:%S} UTC, or give this role the right to read leases",
+        ) from refusal
+
+
 def _forget_older(store: Store, name: str, generation: int) -> None:
     older = [
         info.key
         for info in store.list(layout.lease_prefix(name))
-        if (number := layout.lease_generation(info.key)) is not None and number < generation
+        if (number := layout.lease_generation(info.key) or layout.released_generation(info.key)) is not None
+        and number < generation
     ]
     try:
         store.delete(older)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from drd.errors import CatalogError, ConfigError, IntegrityError, ObjectExists, ObjectMissing
+from drd.errors import CatalogError, ConfigError, IntegrityError, ObjectExists, ObjectMissing, StoreRefused
 from drd.model import REPOSITORY_FORMAT_VERSION
 from drd.protocols import Store
 from drd.repository import layout
 from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
 
 _MAX_BYTES = 64 << 10
+UNREAD_ID = "unread"
+"""Stands in manifests for the repository's id where the role that wrote them may not read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,14 @@ class NewerFormat(IntegrityError):
 
 
 class Repository:
-    """Opens or makes the repository in a store. Holds no state; thread-safe."""
+    """Opens or makes the repository in a store. Thread-safe.
 
-    def __init__(self, store: Store) -> None:
+    ``known_id`` is its id as the configuration knows it, for a role that may not read ``drd.json``.
+    """
+
+    def __init__(self, store: Store, known_id: str | None = None) -> None:
         self._store = store
+        self._known_id = known_id
 
     def peek(self) -> RepositoryInfo | None:
         """Return what is there, None when there is no ``drd.json``.
@@ -65,7 +71,11 @@ class Repository:
         Raises ConfigError when foreign objects lie there, and what :meth:`peek` raises. Backups without a ``drd.json``
         (it was lost) get a new one: a backup stands by its own manifest.
         """
-        if (found := self.peek()) is not None:
+        try:
+            found = self.peek()
+        except StoreRefused:
+            found = self._unread(now)
+        if found is not None:
             return found
         self._refuse_foreign_objects()
         info = RepositoryInfo(str(uuid.uuid4()), REPOSITORY_FORMAT_VERSION, now)
@@ -74,6 +84,12 @@ class Repository:
         except ObjectExists:
             return self.open()
         return info
+
+    def _unread(self, now: datetime) -> RepositoryInfo | None:
+        """Return what a role that may list and not read can know: that there is a repository, or None."""
+        if not any(info.key == layout.REPOSITORY_KEY for info in self._store.list(layout.REPOSITORY_KEY)):
+            return None
+        return RepositoryInfo(self._known_id or UNREAD_ID, REPOSITORY_FORMAT_VERSION, now)
 
     def _refuse_foreign_objects(self) -> None:
         for info in islice(self._store.list("", delimiter="/"), 1000):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from drd.repository.retention import Policy
 from drd.stores.s3 import S3Settings, S3Store
 from drd.stores.s3_settings import ObjectLock
 from drd.stores.times import utc_now
-from tests.support.engine import DictEngine
+from tests.support.engine import BreakingEngine, DictEngine
 from tests.support.ports import make_ports
 
 pytestmark = pytest.mark.integration
@@ -113,10 +112,7 @@ def test_prune_waits_for_locks_and_then_removes(s3: SeaweedS3, locking_bucket: s
 def test_a_failed_backup_says_what_stays(s3: SeaweedS3, locking_bucket: str, tmp_path: Path) -> None:
     """What it had uploaded is hidden by the clean-up and still held by the lock: the error says until when."""
     ports = make_ports(store_of(s3, locking_bucket, ObjectLock("governance", 3)), tmp_path)
-    engine = DictEngine({"a": b"1\n" * 50_000, "b": b"2\n"})
-    engine.fail_after = 1
-    # one part must have arrived before the server goes away
-    ports = dataclasses.replace(ports, tuning=dataclasses.replace(ports.tuning, memory_limit_bytes=64 << 10))
+    engine = BreakingEngine(lambda: any(ports.store.list("backups/")))
     error = back_up(ports, [Source("shop", engine, 60.0)]).sources[0].error
     assert isinstance(error, SourceRefused)
     day = datetime.now(UTC) + timedelta(days=3)

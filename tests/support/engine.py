@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from drd.errors import SourceRefused, TargetNotEmpty
@@ -83,6 +83,24 @@ class DictEngine:
 
     def check(self) -> Sequence[CheckItem]:
         return [CheckItem("connect", "failed" if self.fail_probe else "ok", "dict")]
+
+
+class BreakingEngine(DictEngine):
+    """Writes a table, waits until ``arrived`` says that something of it is stored, and goes away."""
+
+    def __init__(self, arrived: Callable[[], bool]) -> None:
+        super().__init__({"t": b"1\n" * 100_000})
+        self._arrived = arrived
+
+    def dump(self, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:
+        writer = sink.open("db-0/0.dat")
+        writer.write(self.tables["t"])
+        writer.close()
+        for _ in range(200):
+            if self._arrived():
+                raise SourceRefused("the server went away")
+            ctx.cancel.sleep(0.1)
+        raise AssertionError("no part arrived in the store")
 
 
 class DictFormat:
