@@ -11,13 +11,16 @@ from pydantic_core import PydanticCustomError
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@?#\[\]]+):(?P<port>\d{1,5})")
 # As greedy as can be: a password may hold any character, and what is shown must not hold a bit of it.
-_USERINFO_PASSWORD = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*:/{1,2})?+[^:]*):.*@", re.DOTALL)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}")
+_USERINFO_PASSWORD = re.compile(r"^([^:]*):.*@", re.DOTALL)
 _SECRET_PARAMETERS = {"password", "sslpassword", "passwd", "pwd", "token"}
 
 
 def mask_url(text: str) -> str:
     """Return ``text`` with the password of a URL, of its query or of a key=value list replaced by stars."""
-    masked = _USERINFO_PASSWORD.sub(r"\1:***@", text)
+    # in two steps: possessive quantifiers, which would do it in one, go wrong in the Python 3.11.2 of Debian 12
+    scheme = found[0] if (found := _SCHEME.match(text)) else ""
+    masked = scheme + _USERINFO_PASSWORD.sub(r"\1:***@", text[len(scheme) :])
     return re.sub(rf"(?i)\b((?:{'|'.join(sorted(_SECRET_PARAMETERS))})\s*=\s*)('[^']*'?|[^&#\s]*)", r"\1***", masked)
 
 
