@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what a document is made of was imported by whoever made it;
     from drd.model import BackupHead, CheckItem, Json, Notice
     from drd.ops.backup import BackupReport
     from drd.ops.check import CheckReport
+    from drd.ops.coverage import Coverage
     from drd.ops.prune import PruneReport
     from drd.ops.restore import RestoreReport
     from drd.ops.status import StatusReport
@@ -149,6 +150,13 @@ def verify_report(report: VerifyReport) -> dict[str, Json]:
         "outcome": report.outcome,
         "deep": report.deep,
         "unfinished": list(report.unfinished),
+        "leftovers": [
+            {"id": i.id, "source": i.source, "objects": i.objects, "bytes": i.bytes, "may_run": i.may_run}
+            for i in report.leftovers
+        ],
+        "sample": {"objects": report.sample.objects, "bytes": report.sample.bytes} if report.sample else None,
+        "coverage": [coverage(item) for item in report.coverage],
+        "warnings": notices(report.notices),
         "backups": [
             {
                 "id": item.id,
@@ -158,6 +166,18 @@ def verify_report(report: VerifyReport) -> dict[str, Json]:
             }
             for item in report.backups
         ],
+    }
+
+
+def coverage(value: Coverage) -> dict[str, Json]:
+    """Return how much of a source was read back when."""
+    return {
+        "source": value.source,
+        "total_bytes": value.total_bytes,
+        "read_bytes": value.read_bytes,
+        "oldest_read_at": moment(value.oldest_read_at),
+        "damaged_objects": value.damaged,
+        "unknown": value.unknown or None,
     }
 
 
@@ -216,6 +236,7 @@ def status_report(report: StatusReport) -> dict[str, Json]:
                 "damaged": item.damaged,
                 "untrusted": item.untrusted,
                 "unfinished": item.unfinished,
+                "read_back": coverage(item.coverage),
                 "newest": backup(item.newest) if item.newest else None,
                 "age_s": None if item.age_s is None else round(item.age_s, 3),
                 "rpo_s": item.rpo_s,

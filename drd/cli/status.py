@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents, render
 from drd.cli.session import Session
+from drd.cli.verify import coverage_words
 
 if TYPE_CHECKING:  # pulls in the repository
     from drd.ops.status import SourceStatus, StatusReport
@@ -77,6 +78,11 @@ def _remarks(report: StatusReport) -> list[str]:
             out.append(f"{failed} {name}: {held} not signed by a trusted key, and not counted; see: drd verify {name}")
         if item.within_rpo is False:
             out.append(f"{failed} {name} is past its RPO. Try: drd check {name}; drd backup now {name}")
+        if item.coverage.damaged:
+            damaged = render.plural(item.coverage.damaged, "object")
+            out.append(f"{failed} {name}: {damaged} damaged when last read; see: drd verify {name} --sample 1%")
+        if item.coverage.read_bytes and not item.coverage.unknown:
+            out.append(f"{render.mark('planned')} {name}: {coverage_words(item.coverage)} (drd verify)")
         if not item.configured:
             out.append(f"{warning} {name} is in the store but not in the configuration")
     return out

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents, render
 from drd.cli.session import Session
-from drd.errors import IntegrityError
+from drd.errors import ConfigError, IntegrityError
+
+if TYPE_CHECKING:  # pulls in the repository
+    from drd.ops.coverage import Coverage
+    from drd.ops.sampling import Budget
+    from drd.ops.verify import VerifyReport
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -24,6 +29,12 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read every byte: digests, decryption, decompression, and the database's own format",
     )
+    parser.add_argument(
+        "--sample",
+        metavar="AMOUNT",
+        help="also read a share (5%%), a size (10GiB) or for a time (15m), least recently read first; "
+        "run after run everything is read, and the store remembers what was",
+    )
     parser.set_defaults(run=run)
 
 
@@ -31,22 +42,75 @@ def run(args: argparse.Namespace, session: Session) -> int:
     """Verify and print; exit 20 on any problem."""
     from drd.ops.verify import verify
 
+    if args.sample and args.deep:
+        raise ConfigError("--deep reads everything already", op="verify", hint="leave out --sample")
+    sample = _budget(args.sample) if args.sample else None
     with session.show_progress("verify"):
-        report = verify(session.services.ports, args.names, deep=args.deep)
+        report = verify(session.services.ports, args.names, deep=args.deep, sample=sample)
     code = 0 if report.outcome == "ok" else IntegrityError.exit_code
     if session.as_json:
         documents.emit(documents.verify_report(report))
-        return code
+    else:
+        _print(report)
+    return code
+
+
+def _budget(text: str) -> Budget:
+    """Return what ``5%``, ``10GiB`` or ``15m`` means; raises ConfigError for anything else."""
+    from drd.config_values import parse_duration, parse_size
+    from drd.ops.sampling import Budget
+
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+            if 0 < share <= 1:
+                return Budget(share=share)
+        elif text[-1:].isalpha() and text[-1:] not in "Bb":
+            return Budget(seconds=parse_duration(text).total_seconds())
+        elif (size := parse_size(text)) > 0:
+            return Budget(bytes=size)
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"--sample {text!r} is no amount",
+        op="verify",
+        hint="a share such as 5%, a size such as 10GiB, or a time such as 15m",
+    )
+
+
+def _print(report: VerifyReport) -> None:
     for item in report.backups:
         print(f"{render.mark(item.outcome)} {item.source}  {item.id}")
         for problem in item.problems:
             print(f"    {problem.subject}: {problem.message}")
             if problem.effect:
                 print(f"    → {problem.effect}")
-    for backup_id in report.unfinished:
-        print(f"{render.mark('warning')} {backup_id} is unfinished or running; it is not a backup")
+    for left in report.leftovers:
+        held = f"{render.plural(left.objects, 'object')}, {render.size(left.bytes)}"
+        what = "unfinished or running" if left.may_run else "unfinished; the next backup or drd prune --apply sweeps it"
+        print(f"{render.mark('warning')} {left.source}: {left.id} is no backup but {what} ({held})")
+    for notice in report.notices:
+        print(f"{render.mark('warning')} {notice.message}")
+    for covered in report.coverage:
+        if report.deep or report.sample:
+            print(f"  {covered.source}: {coverage_words(covered)}")
     bad = sum(bool(item.problems) for item in report.backups)
     how = "every byte read" if report.deep else "presence and sizes; read everything with --deep"
+    if report.sample:
+        read = f"{render.plural(report.sample.objects, 'object')}, {render.size(report.sample.bytes)}"
+        how = f"presence and sizes; {read} read"
     good = len(report.backups) - bad
     print(f"{render.mark(report.outcome)} {good} of {render.plural(len(report.backups), 'backup')} verified ({how})")
-    return code
+
+
+def coverage_words(covered: Coverage) -> str:
+    """Say how much of a source was read back, and when."""
+    if covered.unknown:
+        return covered.unknown
+    share = 100 * covered.read_bytes // covered.total_bytes if covered.total_bytes else 100
+    words = f"{share} % of {render.size(covered.total_bytes)} read back"
+    if covered.oldest_read_at:
+        words += f", the oldest on {render.point(covered.oldest_read_at)}"
+    if covered.damaged:
+        words += f", {render.plural(covered.damaged, 'object')} damaged"
+    return words

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from drd.model import BackupHead, Notice
 from drd.ops.choosing import choose_whole
+from drd.ops.coverage import Coverage, coverage
 from drd.ops.ports import Ports
 from drd.ops.presence import why_no_repository
 
@@ -30,6 +31,7 @@ class SourceStatus:
     age_s: float | None
     rpo_s: float | None
     unfinished: int
+    coverage: Coverage
     untrusted: int = 0
 
     @property
@@ -79,6 +81,7 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
                 age_s=(now - newest.recovery_point).total_seconds() if newest else None,
                 rpo_s=rpo_of.get(name),
                 unfinished=len(survey.unfinished),
+                coverage=coverage(ports, name, good),
                 untrusted=sum(entry.distrusted is not None for entry in entries),
             )
         )

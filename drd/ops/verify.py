@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from drd.errors import CatalogError, DrdError, IntegrityError, NoSuchBackup, StoreError
-from drd.model import Backup, Problem, Progress
+from drd.errors import CatalogError, ConfigError, DrdError, IntegrityError, NoSuchBackup, StoreError
+from drd.model import Backup, BackupHead, Notice, Problem, Progress
+from drd.ops.coverage import Coverage, coverage
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports
+from drd.ops.sampling import Budget, Sample, read_sample, save
 from drd.repository import layout
-from drd.repository.catalog import CatalogEntry
+from drd.repository.catalog import CatalogEntry, Survey
+from drd.repository.lease import is_held
 from drd.repository.planning import chain
+from drd.repository.verified import MAX_DAMAGED, Reading
 
 _UNUSABLE = "the backup cannot be restored"
 
@@ -35,12 +40,35 @@ class VerifiedBackup:
 
 
 @dataclass(frozen=True, slots=True)
+class Leftover:
+    """Objects in a folder without a manifest. ``may_run`` is true while a drd works on the source: it may be its."""
+
+    id: str
+    source: str
+    objects: int
+    bytes: int
+    may_run: bool
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was found; ``unfinished`` are ids that are no backups but hold objects (swept by the next run)."""
+    """What was found. ``leftovers`` are no backups; the next run of their source sweeps what is nobody's.
+
+    ``sample`` is what was read besides, where that was asked for; ``coverage`` how much was read when, this run
+    included.
+    """
 
     deep: bool
     backups: tuple[VerifiedBackup, ...]
-    unfinished: tuple[str, ...]
+    leftovers: tuple[Leftover, ...]
+    sample: Sample | None = None
+    coverage: tuple[Coverage, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Return the ids of the leftovers."""
+        return tuple(leftover.id for leftover in self.leftovers)
 
     @property
     def outcome(self) -> Literal["ok", "damaged"]:
@@ -48,62 +76,146 @@ class VerifyReport:
         return "damaged" if any(backup.problems for backup in self.backups) else "ok"
 
 
-def verify(ports: Ports, wanted: Sequence[str], *, deep: bool) -> VerifyReport:
-    """Verify the named backups or sources, or everything when none is named.
+def verify(ports: Ports, wanted: Sequence[str], *, deep: bool, sample: Budget | None = None) -> VerifyReport:
+    """Verify the named backups or sources, or everything when none is named; with ``sample`` read some of it.
 
     Raises :class:`~drd.errors.NoSuchBackup` for a name that is neither, :class:`~drd.errors.CatalogError` when there
     is nothing to verify (a wrong bucket or prefix must not look well), and store errors; problems of backups are in
-    the report.
+    the report. A sample is of whole sources: raises :class:`~drd.errors.ConfigError` for one of single backups.
     """
-    entries = _select(ports, wanted)
-    if not entries:
+    selection = _select(ports, wanted)
+    if sample and any(ids is not None for ids in selection.values()):
+        raise ConfigError("--sample reads from whole sources", op="verify", hint="name a source, or no name at all")
+    surveys = {source: ports.catalog.survey(source) for source in selection}
+    if not any(survey.entries for survey in surveys.values()):
         raise CatalogError(
             "there is no backup to verify",
             op="verify",
             subject=", ".join(wanted),
             hint="check store.bucket and store.prefix (or store.path); a first backup: drd backup now",
         )
-    by_id = {entry.id: entry.backup for entry in ports.catalog.entries() if entry.backup}
-    sizes = _Sizes(ports)
-    out: list[VerifiedBackup] = []
-    for entry in entries:
-        ports.cancel.raise_if_cancelled()
-        if entry.backup is None:
-            problem = Problem(
-                layout.manifest_key(entry.source, entry.id),
-                entry.problem or "unreadable",
-                "the backup does not count: nothing is restored from it" if entry.distrusted else _UNUSABLE,
-            )
-            out.append(VerifiedBackup(entry.id, entry.source, (problem,)))
-            continue
-        problems = _chain_problems(entry.backup, by_id) + _missing_parts(entry.backup, sizes)
-        if deep and not problems:
-            problems = _deep(ports, entry.backup)
-        out.append(VerifiedBackup(entry.id, entry.source, tuple(problems)))
-        ports.progress(Progress(entry.source, "verified", detail=entry.id))
-    sources = sorted({entry.source for entry in entries}) if wanted else ports.catalog.sources()
-    unfinished = tuple(backup_id for source in sources for backup_id in ports.catalog.unfinished(source))
-    return VerifyReport(deep, tuple(out), unfinished)
+    found: dict[tuple[str, str], VerifiedBackup] = {}
+    notices: list[Notice] = []
+    heads: dict[str, Sequence[BackupHead]] = {}
+    for source, ids in selection.items():
+        run = _SourceRun(ports, source, surveys[source], deep=deep)
+        found |= {(backup.id, source): backup for backup in run.verify(ids)}
+        heads[source] = list(run.heads.values())
+        if run.read and (notice := save(ports, source, run.read, list(run.heads))):
+            notices.append(notice)
+    taken = read_sample(ports, heads, sample) if sample else None
+    for source, backup_id, problem in taken.problems if taken else ():
+        backup = found.get((backup_id, source), VerifiedBackup(backup_id, source, ()))
+        found[backup_id, source] = replace(backup, problems=(*backup.problems, problem))
+    leftovers = tuple(item for source in selection for item in _leftovers(ports, source, surveys[source].unfinished))
+    return VerifyReport(
+        deep=deep,
+        backups=tuple(found[place] for place in sorted(found)),
+        leftovers=leftovers,
+        sample=taken,
+        coverage=tuple(coverage(ports, source, heads[source]) for source in selection),
+        notices=(*notices, *(taken.notices if taken else ())),
+    )
 
 
-def _select(ports: Ports, wanted: Sequence[str]) -> list[CatalogEntry]:
+def _select(ports: Ports, wanted: Sequence[str]) -> dict[str, set[str] | None]:
+    """Return the sources that are meant, each with the ids that are meant, None for all of them."""
+    known = ports.catalog.sources()
     if not wanted:
-        return ports.catalog.entries()
-    known = set(ports.catalog.sources())
-    out: list[CatalogEntry] = []
+        return dict.fromkeys(known)
+    out: dict[str, set[str] | None] = {}
     for name in wanted:
         if name in known:
-            out.extend(ports.catalog.entries(name))
+            out[name] = None
             continue
         try:
-            out.append(ports.catalog.entry(name))
+            entry = ports.catalog.entry(name)
         except NoSuchBackup as error:
-            error.hint = f"{error.hint}; sources there: {', '.join(sorted(known)) or 'none'}"
+            error.hint = f"{error.hint}; sources there: {', '.join(known) or 'none'}"
             raise
+        if (ids := out.setdefault(entry.source, set())) is not None:
+            ids.add(entry.id)
     return out
 
 
-def _chain_problems(backup: Backup, by_id: dict[str, Backup]) -> list[Problem]:
+class _SourceRun:
+    """Verifies backups of one source, holding few whole manifests at a time.
+
+    ``heads`` are the backups that are not known to be damaged, ``read`` what was read whole.
+    """
+
+    def __init__(self, ports: Ports, source: str, survey: Survey, *, deep: bool) -> None:
+        self.heads = {entry.id: entry.backup for entry in survey.entries if entry.backup is not None}
+        self.read: dict[str, Reading] = {}
+        self._ports = ports
+        self._source = source
+        self._deep = deep
+        self._sizes = _Sizes(ports)
+
+    def verify(self, ids: set[str] | None) -> list[VerifiedBackup]:
+        """Verify these backups, or all of the source, in the order of their ids."""
+        catalog = self._ports.catalog
+        entries = catalog.stream(self._source) if ids is None else self._with_ancestors(ids)
+        out: dict[str, VerifiedBackup] = {}
+        for entry in entries:
+            self._ports.cancel.raise_if_cancelled()
+            problems = self._entry(entry)
+            out[entry.id] = VerifiedBackup(entry.id, self._source, tuple(problems))
+            self._ports.progress(Progress(self._source, "verified", detail=entry.id))
+        for backup_id, backup in out.items():  # again: an ancestor may have turned out to be damaged after it
+            if not backup.problems and (problems := _chain_problems(self.heads[backup_id], self.heads)):
+                out[backup_id] = replace(backup, problems=tuple(problems))
+        return [backup for backup_id, backup in sorted(out.items()) if ids is None or backup_id in ids]
+
+    def _with_ancestors(self, ids: set[str]) -> Iterator[CatalogEntry]:
+        """Yield the wanted backups; look into the manifests of their ancestors, which must be whole too."""
+        for backup_id in sorted(ids):
+            head = self.heads.get(backup_id)
+            with suppress(DrdError):  # said of the backup itself
+                for ancestor in chain(head, self.heads) if head else ():
+                    entry = self._ports.catalog.read(self._source, ancestor.id)
+                    if entry is None or entry.backup is None:
+                        self.heads.pop(ancestor.id, None)
+            entry = self._ports.catalog.read(self._source, backup_id)
+            if entry is not None:
+                yield entry
+
+    def _entry(self, entry: CatalogEntry) -> list[Problem]:
+        backup = entry.backup
+        if backup is None:
+            self.heads.pop(entry.id, None)
+            effect = "the backup does not count: nothing is restored from it" if entry.distrusted else _UNUSABLE
+            return [Problem(layout.manifest_key(entry.source, entry.id), entry.problem or "unreadable", effect)]
+        self.heads.setdefault(backup.id, backup)
+        problems = _chain_problems(backup, self.heads) + _missing_parts(backup, self._sizes)
+        if self._deep and not problems:
+            began_at = self._ports.now()
+            problems = _deep(self._ports, backup)
+            own = tuple(sorted({p.subject for p in problems} & set(_own_keys(backup))))
+            self.read[backup.id] = Reading(backup.id, began_at, damaged=own[:MAX_DAMAGED])
+        return problems
+
+
+def _own_keys(backup: Backup) -> list[str]:
+    keys = (part.key for artifact in backup.artifacts for part in artifact.parts)
+    return [key for key in keys if layout.owner_of(key) == backup.id]
+
+
+def _leftovers(ports: Ports, source: str, unfinished: Sequence[str]) -> list[Leftover]:
+    """Count what lies in folders without a manifest; while the source's lease is held they may be a running backup."""
+    if not unfinished:
+        return []
+    may_run = is_held(
+        ports.store, f"source-{source}", ttl_s=ports.tuning.lease_ttl_s, now=ports.now(), holder=ports.holder
+    )
+    out: list[Leftover] = []
+    for backup_id in unfinished:
+        sizes = [info.size_bytes for info in ports.store.list(layout.backup_prefix(source, backup_id))]
+        out.append(Leftover(backup_id, source, len(sizes), sum(sizes), may_run and backup_id == unfinished[-1]))
+    return out
+
+
+def _chain_problems(backup: BackupHead, by_id: Mapping[str, BackupHead]) -> list[Problem]:
     try:
         chain(backup, by_id)
     except DrdError as error:

@@ -7,7 +7,7 @@ listed as a backup, only as unfinished.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,7 @@ from drd.repository.signing import Signing, refusal
 _READERS = 16
 _TRIED = 4  # manifests read one by one, to see how quickly the store answers
 _SLOW_ANSWER_S = 0.003
+_AT_ONCE = 64  # whole manifests in memory
 _DELETE_BATCH = 1000
 _MIN_ABBREVIATION = 4
 _HEAD_BYTES = (4 << 10, 64 << 10)  # heads have one or two kilobytes; one that is longer than both is read whole
@@ -99,6 +100,12 @@ class Catalog:
         places = [(name, found) for name in self._named(source) for found in self._ids(name)]
         entries = [entry for entry in _read_all(self._read, places) if entry is not None]
         return sorted(entries, key=lambda entry: (entry.id, entry.source))
+
+    def stream(self, source: str) -> Iterator[CatalogEntry]:
+        """Yield what :meth:`entries` returns for one source, a few manifests in memory at a time."""
+        places = [(source, found) for found in self._ids(source)]
+        for start in range(0, len(places), _AT_ONCE):
+            yield from (entry for entry in _read_all(self._read, places[start : start + _AT_ONCE]) if entry is not None)
 
     def survey(self, source: str) -> Survey:
         """Return what :meth:`entries` and :meth:`unfinished` do, quickly also for 10,000 backups: heads alone are read.

@@ -8,6 +8,7 @@
     backups/<source>/<backup-id>/clickhouse/…
     pins/<source>/<backup-id>.json
     restores/<restore-id>.json
+    verified/<source>.json
     leases/<name>/<generation>.json
     leases/<name>/<generation>.released.json     only from a role that may not read
 """
@@ -135,7 +136,8 @@ def owner_of(key: str) -> str:
 
 def is_own_key(key: str) -> bool:
     """Whether drd puts objects of that name, or below that folder, at the top of a repository."""
-    return key.startswith(("backups/", "pins/", "wal/", "drills/", "restores/", "leases/", "drd", ".drd"))
+    own = ("backups/", "pins/", "wal/", "drills/", "restores/", "leases/", "verified/", "drd", ".drd")
+    return key.startswith(own)
 
 
 def is_history(key: str) -> bool:
@@ -163,6 +165,11 @@ def restore_key(restore_id: str) -> str:
     if not is_backup_id(restore_id):
         raise ConfigError(f"not the id of a restore: {restore_id!r}", hint="see: drd restore list")
     return f"{restores_prefix()}{restore_id}.json"
+
+
+def verified_key(source: str) -> str:
+    """Key of the record of what was last read when by ``drd verify``."""
+    return f"verified/{source_prefix(source).removeprefix(sources_prefix())[:-1]}.json"
 
 
 def lease_prefix(name: str) -> str:

@@ -32,7 +32,7 @@ from drd.repository import layout
 from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
 from drd.repository.holder import Holder, is_gone
 
-__all__ = ["Holder", "StoreLease", "acquire"]
+__all__ = ["Holder", "StoreLease", "acquire", "is_held"]
 
 _ATTEMPTS = 5
 _MAX_BYTES = 16 << 10
@@ -100,6 +100,17 @@ def acquire(
                 readable=readable,
             )
     raise LeaseError(f"others keep taking the lease on {name}", subject=name, hint="try again in a minute")
+
+
+def is_held(store: Store, name: str, *, ttl_s: float, now: datetime, holder: Holder) -> bool:
+    """Whether :func:`acquire` would find the lease taken at ``now``. Raises store errors."""
+    newest = _newest(store, name)
+    try:
+        if newest is not None:
+            _refuse_if_held(store, name, newest[1], ttl_s=ttl_s, now=now, holder=holder)
+    except LeaseError:
+        return True
+    return False
 
 
 class StoreLease:
