@@ -223,11 +223,12 @@ class Replacer(Protocol):
         backup: Backup,
         artifacts: ArtifactReader,
         ctx: WorkContext,
-        save_old: Callable[[], None],
+        save_old: Callable[[Engine], None],
     ) -> Sequence[str]:
         """Put the staged data in the place of the live data and return the names of the old, kept, copies.
 
-        ``save_old`` backs the live data up; called, once, only where ``keeps`` is ``backup``, while nobody can write.
+        ``save_old`` backs the live data up with the engine that it is given; called, once, only where ``keeps`` is
+        ``backup``, while nobody can write.
         After a failure the live data is where it was.
         """
 

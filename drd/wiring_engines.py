@@ -40,6 +40,10 @@ def replacer_of(config: SourceConfig) -> Replacer | None:
         from drd.engines.postgres.swap import PostgresReplacer
 
         return PostgresReplacer(_postgres(config))
+    if isinstance(config, RedisConfig):
+        from drd.engines.redis.swap import RedisReplacer
+
+        return RedisReplacer(_redis(config))
     return None
 
 

@@ -8,6 +8,7 @@ it or in it leaves the live data as it was. The source's lease is held from the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -29,7 +30,7 @@ from drd.ops.restore import (
     restore_one,
 )
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
-from drd.protocols import ArtifactReader, Lease, Replacer, WorkContext
+from drd.protocols import ArtifactReader, Engine, Lease, Replacer, WorkContext
 from drd.repository.layout import new_backup_id
 from drd.repository.pins import Pins
 from drd.repository.restores import Phase, RestoreRecord, Restores
@@ -91,7 +92,7 @@ def recover(ports: Ports, target: Source, record: RestoreRecord) -> list[Notice]
     except DrdError as error:
         of_source(error, "restore", target.name)
         raise
-    replaced = found.replaced if found.replaced is not None else record.phase != "staging"
+    replaced = found.replaced if found.replaced is not None else record.kept is not None
     Restores(ports.store).put(record.now("replaced" if replaced else "failed", ports.now()))
     if replaced:
         text = f"the restore {record.id} had put its data in place; to go back: drd restore undo {record.id}"
@@ -151,8 +152,8 @@ def put_backup_back(
     replacer = replacer_of(target)
     saved: list[str] = []
 
-    def save_old() -> None:
-        made, told = back_up_under(ports, target, ports.repository.open().id, lease, None)
+    def save_old(engine: Engine) -> None:
+        made, told = back_up_under(ports, replace(target, engine=engine), ports.repository.open().id, lease, None)
         Pins(ports.store).pin(made.source, made.id, ports.now())
         notices.extend(told)
         saved.append(made.id)
@@ -207,7 +208,7 @@ class _Run:
                     self._stage(artifacts, ctx)
                     lease.ensure()
                     self._enter("swapping")
-                    old = self._swap(artifacts, ctx, lambda: self._save_old(repository_id, lease))
+                    old = self._swap(artifacts, ctx, lambda engine: self._save_old(engine, repository_id, lease))
             except BaseException as error:
                 self._take_back(error)
                 raise
@@ -229,7 +230,7 @@ class _Run:
         demand_equal(item, compare_fingerprints(expected, found), hint=earlier)
         self.check_s = self._ports.monotonic() - started
 
-    def _swap(self, artifacts: ArtifactReader, ctx: WorkContext, save_old: Callable[[], None]) -> Sequence[str]:
+    def _swap(self, artifacts: ArtifactReader, ctx: WorkContext, save_old: Callable[[Engine], None]) -> Sequence[str]:
         item, replacer, restore_id = self._item, self._replacer, self._record.id
         ctx.cancel.raise_if_cancelled()
         self._ports.progress(Progress(item.source, "swap"))
@@ -237,9 +238,10 @@ class _Run:
             lambda: replacer.swap(restore_id, item.backup, artifacts, ctx, save_old), ctx.cancel, RESTORE_GRACE_S
         )
 
-    def _save_old(self, repository_id: str, lease: Lease) -> None:
+    def _save_old(self, engine: Engine, repository_id: str, lease: Lease) -> None:
         """Back the live data up, where that is how it is kept; from here on the record names the way back."""
-        saved, notices = back_up_under(self._ports, self._item.into, repository_id, lease, None)
+        live = replace(self._item.into, engine=engine)
+        saved, notices = back_up_under(self._ports, live, repository_id, lease, None)
         Pins(self._ports.store).pin(saved.source, saved.id, self._ports.now())
         self.notices += notices
         self._enter("swapping", kept=saved.id)

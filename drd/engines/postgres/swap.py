@@ -19,7 +19,7 @@ from drd.engines.postgres.moves import Move, move
 from drd.engines.postgres.settings import PostgresSettings, Staging
 from drd.errors import IntegrityError, TargetError
 from drd.model import Backup, Fingerprint, Json, Notice, Recovered
-from drd.protocols import ArtifactReader, WorkContext
+from drd.protocols import ArtifactReader, Engine, WorkContext
 
 
 class PostgresReplacer:
@@ -66,7 +66,7 @@ class PostgresReplacer:
         backup: Backup,
         artifacts: ArtifactReader,
         ctx: WorkContext,
-        save_old: Callable[[], None],
+        save_old: Callable[[Engine], None],
     ) -> Sequence[str]:
         """Rename the live databases away and the staged ones to their names, in one transaction."""
         del backup, save_old

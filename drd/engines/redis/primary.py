@@ -36,11 +36,18 @@ class ActingPrimary:
     """A listener in a thread of its own; a context manager. ``snapshot`` opens the bytes anew for each attempt.
 
     ``connected``: a replica logged in. ``sent``: a whole snapshot was handed over. ``error``: why the bytes could not
-    be read from the backup (then no further attempt is served).
+    be read from the backup (then no further attempt is served). ``history`` is the replication id and offset that
+    the snapshot is announced with; a made-up one without it.
     """
 
     def __init__(
-        self, listen: str, size_bytes: int, snapshot: Snapshot, passed: Callable[[int], None], silence_s: float
+        self,
+        listen: str,
+        size_bytes: int,
+        snapshot: Snapshot,
+        passed: Callable[[int], None],
+        silence_s: float,
+        history: tuple[str, int] | None = None,
     ) -> None:
         self.password = secrets.token_hex(32)  # until the target was given one
         self.connected = threading.Event()
@@ -53,7 +60,7 @@ class ActingPrimary:
         self._stop = threading.Event()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._feeding = threading.Lock()
-        self._replid = secrets.token_hex(20)
+        self._replid, self._offset = history or (secrets.token_hex(20), 0)
         try:
             self._listener = socket.create_server(
                 (listen, 0), family=socket.AF_INET6 if ":" in listen else socket.AF_INET
@@ -144,7 +151,7 @@ class ActingPrimary:
 
     def _hand_over(self, replica: _Replica, *, full: bool) -> None:
         if full:
-            replica.send(b"+FULLRESYNC %s 0\r\n" % self._replid.encode())
+            replica.send(b"+FULLRESYNC %s %d\r\n" % (self._replid.encode(), self._offset))
         replica.socket.settimeout(self._silence_s)
         with closing(_Patient(self._snapshot())) as chunks:
             while (first := chunks.next_within(_KEEPALIVE_S)) is None:

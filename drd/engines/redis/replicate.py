@@ -34,7 +34,9 @@ class CannotConnectBack(TargetError):
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """One replication into a target, over one connection of commands."""
+
     settings: RedisSettings
     target: Address
     client: Client
@@ -68,16 +70,16 @@ def replicate(
         ActingPrimary(settings.holder_listen, size, snapshot, passed, ctx.deadline_s) as primary,
         ctx.cancel.on_cancel(primary.stop),
     ):
-        job = _Job(settings, target, client, ctx)
+        job = Job(settings, target, client, ctx)
         announced = Address(settings.holder_advertise or settings.holder_listen, primary.address.port)
         with settings_lent(client, target) as primary.password, _as_replica(job, announced):
-            _wait_for_connection(job, primary, announced)
-            _wait_for_load(job, primary)
-        _wait_for_append_only_file(job)
+            wait_for_connection(job, primary, announced)
+            wait_for_load(job, primary)
+        wait_for_append_only_file(job)
 
 
 @contextmanager
-def _as_replica(job: _Job, primary: Address) -> Iterator[None]:
+def _as_replica(job: Job, primary: Address) -> Iterator[None]:
     """Make the target a replica for the block; afterwards it is its own primary again, whatever happened."""
     job.client.execute_command("REPLICAOF", primary.host, primary.port)
     loaded = False
@@ -85,12 +87,12 @@ def _as_replica(job: _Job, primary: Address) -> Iterator[None]:
         yield
         loaded = True
     finally:
-        _promote(job)
+        promote(job)
         if not loaded:
             _empty_again(job)
 
 
-def _promote(job: _Job) -> None:
+def promote(job: Job) -> None:
     """Run REPLICAOF NO ONE, also while the target is still loading what it received (then as soon as it can)."""
     deadline = time.monotonic() + job.ctx.deadline_s
     while True:
@@ -106,13 +108,14 @@ def _promote(job: _Job) -> None:
             return
 
 
-def _empty_again(job: _Job) -> None:
+def _empty_again(job: Job) -> None:
     """Remove a snapshot that was loaded though the restore failed: the target was empty, and read-only since."""
     if int(job.client.execute_command("DBSIZE")) or any(k.startswith("db") for k in read_info(job.client, "keyspace")):
         job.client.execute_command("FLUSHALL")
 
 
-def _wait_for_connection(job: _Job, primary: ActingPrimary, announced: Address) -> None:
+def wait_for_connection(job: Job, primary: ActingPrimary, announced: Address) -> None:
+    """Wait until the target logged in to drd; raises :class:`CannotConnectBack` when it does not."""
     deadline = time.monotonic() + CONNECT_BACK_S
     while not primary.connected.wait(_POLL_S):
         job.ctx.cancel.raise_if_cancelled()
@@ -123,7 +126,7 @@ def _wait_for_connection(job: _Job, primary: ActingPrimary, announced: Address) 
             )
 
 
-def _wait_for_load(job: _Job, primary: ActingPrimary) -> None:
+def wait_for_load(job: Job, primary: ActingPrimary) -> None:
     """Wait until the target has loaded the snapshot and follows drd."""
     idle_since, progress = time.monotonic(), (False, "")
     while True:
@@ -144,7 +147,7 @@ def _wait_for_load(job: _Job, primary: ActingPrimary) -> None:
         job.ctx.cancel.sleep(_POLL_S)
 
 
-def _info(job: _Job) -> dict[str, str]:
+def _info(job: Job) -> dict[str, str]:
     """Read the target's state; nothing while it is too busy loading to answer."""
     try:
         return read_info(job.client, "replication", "persistence")
@@ -152,7 +155,7 @@ def _info(job: _Job) -> dict[str, str]:
         return {"loading": "1"}
 
 
-def _wait_for_append_only_file(job: _Job) -> None:
+def wait_for_append_only_file(job: Job) -> None:
     """Wait until a target with the append-only file on has rewritten it: only then does a restart keep the data."""
     progress_at, last = time.monotonic(), ""
     while True:

@@ -85,19 +85,19 @@ def _way(
     settings: RedisSettings, layout: Layout, nodes: list[TargetNode], artifacts: ArtifactReader, snapshots: list[str]
 ) -> tuple[Way, str]:
     """Choose how to restore and say why not by replication."""
-    obstacle = _obstacle(settings, layout, nodes, snapshots)
+    why_not = obstacle(settings, layout, nodes, snapshots)
     if settings.restore_via == "replication":
-        if obstacle and (layout.kind == "cluster" or len(snapshots) > 1 or nodes[0].tls_replication):
-            raise TargetError(f"restore by replication is not possible: {obstacle}", hint="set restore_via: keys")
+        if why_not and (layout.kind == "cluster" or len(snapshots) > 1 or nodes[0].tls_replication):
+            raise TargetError(f"restore by replication is not possible: {why_not}", hint="set restore_via: keys")
         return "replication", ""
     if settings.restore_via == "keys":
         return "keys", ""
-    if obstacle and _parseable(artifacts, snapshots):
-        return "keys", obstacle
+    if why_not and _parseable(artifacts, snapshots):
+        return "keys", why_not
     return "replication", ""
 
 
-def _obstacle(settings: RedisSettings, layout: Layout, nodes: list[TargetNode], snapshots: list[str]) -> str:
+def obstacle(settings: RedisSettings, layout: Layout, nodes: list[TargetNode], snapshots: list[str]) -> str:
     """Return why replication from drd cannot or should not be used, or nothing."""
     if layout.kind == "cluster":
         return "a cluster does not replicate from outside"

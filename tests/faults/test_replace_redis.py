@@ -1,0 +1,174 @@
+"""``restore --replace`` of Redis: reads go on, writes wait or are refused, the old data is a backup; and faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from devstack.redis import Redis
+from devstack.workspace import Workspace
+from tests.support.drd_site import Site
+from tests.support.redis_world import digest, fill
+from tests.support.replace_site import DIED, hurt, reading, replace_site
+
+pytestmark = pytest.mark.faults
+
+
+class World:
+    """A Redis that was backed up and changed since, and its site."""
+
+    def __init__(self, server: Redis, site: Site) -> None:
+        self.server = server
+        self.site = site
+        self.at = ""
+        self.backed_up = ""
+        self.changed = ""
+
+    @property
+    def replace(self) -> tuple[str, ...]:
+        return ("restore", "--at", self.at, "--replace")
+
+    def settings(self) -> dict[str, str]:
+        with self.server.client() as client:
+            found: dict[str, str] = client.config_get("repl-*") | client.config_get("masterauth")
+            return {**found, "role": client.info("replication")["role"]}
+
+    def state(self) -> str:
+        return digest(self.server)
+
+    def records(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.site("restore", "list", "--json").succeeds().json["restores"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def server(workspace: Workspace, redis_source: Redis) -> Iterator[Redis]:
+    """Give a Redis of its own, append-only file on (``redis_source`` is asked for so that a missing one skips)."""
+    made = Redis(workspace, name="redis-replace", options={"enable-debug-command": "local"}).start()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def world(server: Redis, tmp_path: Path) -> World:
+    """Give the server, filled, backed up, and changed after that."""
+    with server.client() as client:
+        client.replicaof("NO", "ONE")
+    server.flush()
+    fill(server, keys=40)
+    made = World(server, replace_site(tmp_path, "cache", {"type": "redis", "url": server.url}, server.password))
+    made.at = made.site("backup", "now", "--json").succeeds().json["backups"][0]["recovery_point"]
+    made.backed_up = made.state()
+    with server.client() as client:
+        client.set("who", "changed")
+        client.delete("integer")
+    made.changed = made.state()
+    return made
+
+
+def test_replace_undo_and_drop(world: World) -> None:
+    """A reader sees the old data, then the new; settings stay; undo brings the old back; drop-old unpins it."""
+    before = world.settings()
+    with world.server.client() as client, reading(lambda: client.get("who")) as reader:
+        (line,) = world.site(*world.replace, "--json").succeeds().json["restores"]
+    assert reader.seen == [b"changed", None]
+    assert reader.failed == []
+    assert world.state() == world.backed_up
+    assert world.settings() == before
+    (kept,) = line["replaced"]["old"]
+    assert (world.site.store_dir / "pins" / "cache" / f"{kept}.json").exists()
+    assert kept in [one["id"] for one in world.site("list", "--json").succeeds().json["backups"]]
+    world.server.client().set("written", "after")
+
+    undone = world.site("restore", "undo", line["replaced"]["restore"], "--json").succeeds().json
+    assert world.state() == world.changed
+    assert undone["state"] == "undone"
+    (newer,) = undone["kept_as"]
+    assert newer not in {kept, line["backup"]}
+    assert world.settings() == before
+    assert "like any other" in world.site("restore", "drop-old", line["replaced"]["restore"]).succeeds().out
+    assert list((world.site.store_dir / "pins").rglob("*.json")) == []
+
+
+def test_writes_meanwhile_are_never_lost(world: World) -> None:
+    """What a client was told is written is in the old data's backup; nothing is taken between it and the swap."""
+    written = []
+
+    def write() -> None:
+        with world.server.client() as client:
+            client.set(f"n:{len(written)}", "x")
+            written.append(len(written))
+
+    with reading(write) as writer:
+        (line,) = world.site(*world.replace, "--json").succeeds().json["restores"]
+    assert written
+    assert all(isinstance(error, redis.exceptions.ReadOnlyError) for error in writer.failed), writer.failed
+    after = {int(key[2:]) for key in world.server.client().scan_iter("n:*")}
+    world.site("restore", "undo", line["replaced"]["restore"]).succeeds()
+    saved = {int(key[2:]) for key in world.server.client().scan_iter("n:*")}
+    assert saved | after == set(written)
+
+
+@pytest.mark.parametrize(
+    ("how", "where"),
+    [
+        ("differ", "after:fingerprint"),
+        ("fail", "drd.engines.redis.swap:lend:1"),
+        ("fail", "drd.engines.redis.swap:wait_for_connection:1"),
+    ],
+)
+def test_a_failure_changes_nothing(world: World, how: str, where: str) -> None:
+    """A refusal, or a snapshot that is not what it was: the data, settings and role are as before."""
+    before = world.settings()
+    done = hurt(world.site, how, where, *world.replace)
+    assert done.returncode == (20 if how == "differ" else 13), done.stdout + done.stderr
+    assert world.state() == world.changed
+    assert world.settings() == before
+    assert world.records()[0]["state"] == "failed"
+    assert list((world.site.store_dir / "pins").rglob("*.json")) == []
+
+
+@pytest.mark.parametrize(
+    "where", ["before:swap", "drd.engines.redis.swap:wait_for_connection:1", "drd.engines.redis.swap:wait_for_load:1"]
+)
+def test_killed_in_the_swap(world: World, where: str) -> None:
+    """Killed: the server holds all of one data set; the next run gives it back its role and settings."""
+    before = world.settings()
+    assert hurt(world.site, "kill", where, *world.replace).returncode == DIED
+    assert world.state() in {world.changed, world.backed_up}
+    (record,) = world.records()
+    assert record["interrupted"]
+    world.site("restore", "undo", record["restore"]).succeeds()
+    assert world.state() == world.changed
+    assert world.settings() == before
+    world.site(*world.replace).succeeds()
+    assert world.state() == world.backed_up
+
+
+def test_killed_after_the_load(world: World) -> None:
+    """Killed when the new data is in: it is known to be in, and undo brings the old data back."""
+    assert hurt(world.site, "kill", "drd.engines.redis.swap:promote:1", *world.replace).returncode == DIED
+    assert world.state() == world.backed_up
+    (record,) = world.records()
+    run = world.site("restore", "undo", record["restore"]).succeeds()
+    assert "had put its data in place" in run.out
+    assert world.state() == world.changed
+
+
+def test_a_cluster_is_refused(redis_cluster: Any, tmp_path: Path) -> None:
+    """A cluster holds its data by slots and takes no primary from outside: refused by name, untouched."""
+    redis_cluster.flush()
+    client = redis_cluster.client()
+    client.set("k", "v")
+    site = replace_site(
+        tmp_path, "cluster", {"type": "redis", "url": f"redis://{redis_cluster.addresses[0]}"}, redis_cluster.password
+    )
+    site("backup", "now").succeeds()
+    site("restore", "--at", "now", "--replace").fails(13, "cannot be replaced in place: a cluster", hint="--into")
+    assert client.get("k") == b"v"
+    client.close()
+    redis_cluster.flush()
