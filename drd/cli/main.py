@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -137,8 +136,10 @@ def report(error: DrdError, *, as_json: bool) -> int:
             sys.stdout.flush()
         except BrokenPipeError:  # nobody reads it; the exit code still says it
             streams.abandon_output()
-    with contextlib.suppress(BrokenPipeError):
+    try:
         print(render.error_lines(error, stream=sys.stderr), file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        streams.abandon_errors()
     return error.exit_code
 
 

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import os
 import sys
+from typing import TextIO
 
 _BARS = {bar: str(height) for height, bar in enumerate("▁▂▃▄▅▆▇█", 1)}
 _PLAIN = {"✓": "ok", "✗": "FAILED", "·": "-", "–": "-", "—": "-", "→": "->", "…": "...", "━": "=", "╸": ">"} | _BARS
@@ -33,8 +34,17 @@ def plainly(error: UnicodeError) -> tuple[str, int]:
 
 
 def abandon_output() -> None:
-    """Forget what nobody reads any more, so that the interpreter does not try to write it when it ends."""
+    """Forget what nobody reads any more on standard output, lest the interpreter try to write it when it ends."""
+    _abandon(sys.stdout)
+
+
+def abandon_errors() -> None:
+    """Do the same for standard error: Python 3.11.2 ends with 120 where a last flush of it fails."""
+    _abandon(sys.stderr)
+
+
+def _abandon(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError):  # no descriptor behind it, as in a test
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
