@@ -237,7 +237,10 @@ class ClickHouseConfig(SourceBase):
     ca_file: FilePath | None = Field(
         default=None, description="Certificate authority for https. Default: the system's."
     )
-    connect_timeout: Duration = Field(default=timedelta(seconds=10), description="How long to wait for a connection.")
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="How long to wait for a connection; three times that for the answer to a small question.",
+    )
     stall_timeout: Duration = Field(
         default=timedelta(minutes=5), description="How long BACKUP or RESTORE may make no progress before it is killed."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 import uuid
@@ -10,7 +11,9 @@ import pytest
 
 from drd.cancel import CancelToken
 from drd.engines.clickhouse.client import TARGET, Server
+from drd.engines.clickhouse.engine import ClickHouseEngine
 from drd.engines.clickhouse.longquery import LongQuery
+from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.errors import (
     Cancelled,
     IntegrityError,
@@ -63,6 +66,51 @@ def test_server_down(start_clickhouse, tmp_path):
         dump(engine(server), tmp_path)
 
 
+@pytest.fixture
+def mute():
+    """A port that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_server_that_never_answers(mute, clickhouse_source, world, tmp_path):
+    """Probe, check, backup, plan and restore give up within three times connect_timeout, and say what they found."""
+    settings = ClickHouseSettings(f"http://admin@127.0.0.1:{mute}", connect_timeout_s=0.5)
+    silent = ClickHouseEngine(settings)
+    _, backup, artifacts = dump(engine(clickhouse_source, world), tmp_path)
+    ctx = work_context(tmp_path)
+    for kind, ask in (
+        (SourceUnreachable, silent.probe),
+        (SourceUnreachable, lambda: dump(silent, tmp_path)),
+        (TargetError, lambda: silent.inspect(backup, artifacts)),
+        (TargetError, lambda: silent.restore(backup, artifacts, ctx)),
+    ):
+        started = time.monotonic()
+        with pytest.raises(kind, match=r"accepts connections, but does not answer") as caught:
+            ask()
+        assert time.monotonic() - started < 10
+        assert "drd check" in caught.value.hint
+    assert [(item.name, item.outcome) for item in silent.check()] == [("server", "failed")]
+
+
+def test_a_server_that_stands_still_after_it_answered(start_clickhouse, tmp_path):
+    """An engine that was connected gives up as soon; a long statement of a backup or restore is not cut that short."""
+    server = start_clickhouse()
+    server.query("CREATE DATABASE d")
+    settings = settings_of(server, "d", connect_timeout_s=0.5)
+    asked, working = ClickHouseEngine(settings), Server(settings, TARGET)
+    assert asked.probe().version
+    assert working.rows("SELECT sleep(2.5) AS slept") == [{"slept": 0}]
+    server.pause()
+    try:
+        with pytest.raises(SourceUnreachable, match="does not answer"):
+            asked.probe()
+    finally:
+        server.resume()
+    assert asked.probe().version
+    working.close()
+
+
 def test_unknown_database(clickhouse_source, tmp_path):
     """The missing one is named, and what is there is the hint."""
     with pytest.raises(SourceError, match="ClickHouse has no database nowhere"):
@@ -74,8 +122,6 @@ def test_a_user_without_the_right_to_back_up(clickhouse_source, world, tmp_path)
     reader = engine(clickhouse_source, world)
     settings = reader._settings
     from dataclasses import replace
-
-    from drd.engines.clickhouse.engine import ClickHouseEngine
 
     poor = ClickHouseEngine(replace(settings, url=settings.url.replace("admin@", "reader@")))
     with pytest.raises(SourceRefused, match="lacks a right") as caught:

@@ -323,9 +323,14 @@ def test_errors_are_one_clean_line():
     )
     text = Scrubber("sekret-key")(clean(raw))
     assert text == "Access denied for [HIDDEN]: While executing. (S3_ERROR)"
-    error = as_drd_error(ServerRefusal(516, "no such user"), SOURCE, "backup")
-    assert (error.exit_code, error.message) == (13, "backup: wrong user or password: no such user (code 516)")
-    assert as_drd_error(ServerRefusal(40, "checksum"), SOURCE, "x").exit_code == 20
+    error = as_drd_error(ServerRefusal(516, "no such user"), SOURCE, "looked at the server")
+    assert (error.exit_code, error.message) == (13, "wrong user or password: no such user (code 516)")
+    error = as_drd_error(ServerRefusal(60, "no such table"), SOURCE, "looked at the server")
+    assert error.message == "ClickHouse failed while drd looked at the server: no such table (code 60)"
+    assert (
+        as_drd_error(ServerRefusal(60, "no such table"), SOURCE).message == "ClickHouse failed: no such table (code 60)"
+    )
+    assert as_drd_error(ServerRefusal(40, "checksum"), SOURCE).exit_code == 20
 
 
 def test_byte_ranges():

@@ -57,7 +57,7 @@ def _try(
 ) -> bool:
     """Add an item for what ``look`` says (or the items of ``extra``), or for the error it raised."""
     try:
-        with told(SOURCE, name):
+        with told(SOURCE):
             items = extra() if extra else [CheckItem(name, "ok", look())]
     except DrdError as error:
         out.append(CheckItem(name, "failed", error.message, error.hint or hint))

@@ -77,11 +77,16 @@ def clean(text: str, limit: int = 400) -> str:
 
 
 class Server:
-    """A connection pool to one server; thread-safe. Raises :class:`ServerRefusal` and ``side.unreachable``."""
+    """A connection pool to one server; thread-safe. Raises :class:`ServerRefusal` and ``side.unreachable``.
+
+    A server that accepts connections and says nothing is given up after ``answer_timeout_s`` without a byte; the first
+    questions of a new connection are small, so they wait no longer than ``settings.look_timeout_s``.
+    """
 
     def __init__(self, settings: ClickHouseSettings, side: Side, *, answer_timeout_s: float | None = None) -> None:
         self.settings = settings
         self._answer_timeout_s = answer_timeout_s or max(30.0, settings.stall_timeout_s)
+        self._look_timeout_s = min(self._answer_timeout_s, settings.look_timeout_s)
         self.address = settings.address()
         self.side = side
         self.scrub = Scrubber(settings.password.reveal() if settings.password else "")
@@ -131,22 +136,26 @@ class Server:
         with self._lock:
             if self._client is None:
                 import clickhouse_connect  # noqa: PLC0415 - heavy, only when used
+                from urllib3 import Timeout  # noqa: PLC0415 - the same
 
+                connect_s = max(1, round(self.settings.connect_timeout_s))
                 where, secret = self.address, self.settings.password
-                self._client = clickhouse_connect.get_client(
+                client: Any = clickhouse_connect.get_client(
                     host=where.host,
                     port=where.port,
                     interface=where.scheme,
                     username=where.user,
                     password=secret.reveal() if secret else "",
-                    connect_timeout=max(1, round(self.settings.connect_timeout_s)),
-                    send_receive_timeout=round(self._answer_timeout_s),
+                    connect_timeout=connect_s,
+                    send_receive_timeout=max(1, round(self._look_timeout_s)),
                     ca_cert=str(self.settings.ca_file) if self.settings.ca_file else None,
                     autogenerate_session_id=False,
                     query_limit=0,
                     query_retries=0,
                     compress=False,
                 )
+                client.timeout = Timeout(connect=connect_s, read=self._answer_timeout_s)
+                self._client = client
             return self._client
 
     @contextmanager
@@ -161,8 +170,14 @@ class Server:
             text = self.scrub(str(error))
             if found := _CODE.search(text):
                 raise ServerRefusal(int(found.group(1)), clean(text)) from None
+            where = f"ClickHouse at {self.address.scheme}://{self.address.netloc}"
+            if "read timed out" in text.lower():
+                raise self.side.unreachable(
+                    f"{where} accepts connections, but does not answer",
+                    hint="is the server overloaded, or does something else listen there? see its log, and: drd check",
+                ) from None
             raise self.side.unreachable(
-                f"cannot reach ClickHouse at {self.address.scheme}://{self.address.netloc}: {_network_reason(text)}",
+                f"cannot reach {where}: {_network_reason(text)}",
                 hint="is the server up, and is this its HTTP port (8123, https: 8443)? see: drd check",
             ) from None
 
@@ -201,21 +216,22 @@ _HINTS: dict[int, tuple[str, str]] = {
 _REFUSED = frozenset({81, 192, 193, 194, 497, 516, 139, 318})
 
 
-def as_drd_error(refusal: ServerRefusal, side: Side, doing: str) -> DrdError:
-    """Map what the server answered to an error for people."""
+def as_drd_error(refusal: ServerRefusal, side: Side, doing: str = "") -> DrdError:
+    """Map what the server answered to an error for people, which says what was being done where the verb does not."""
     number = refusal.number
     prefix, hint = _HINTS.get(number, ("", ""))
+    while_doing = f" while drd {doing}" if doing else ""
     if number in {40, 1009}:  # CHECKSUM_DOESNT_MATCH, sizes differ
-        return IntegrityError(f"{doing}: ClickHouse finds damaged data: {refusal}", hint="see: drd verify --deep")
+        return IntegrityError(f"ClickHouse found damaged data{while_doing}: {refusal}", hint="see: drd verify --deep")
     if "disk" in refusal.text.lower() and "allow" in refusal.text.lower():
         hint = "allow it in the server's config: <backups><allowed_disk>NAME</allowed_disk></backups>"
     family = side.refused if number in _REFUSED else side.failed
-    return family(f"{doing}: {prefix}{refusal}", hint=hint)
+    return family(f"{prefix or f'ClickHouse failed{while_doing}: '}{refusal}", hint=hint)
 
 
 @contextmanager
-def told(side: Side, doing: str) -> Iterator[None]:
-    """Let a :class:`ServerRefusal` out of the block only as a drd error."""
+def told(side: Side, doing: str = "") -> Iterator[None]:
+    """Let a :class:`ServerRefusal` out of the block only as a drd error; ``doing`` goes on from "while drd"."""
     try:
         yield
     except ServerRefusal as refusal:

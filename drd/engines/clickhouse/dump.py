@@ -98,7 +98,7 @@ def choose_databases(server: Server, settings: ClickHouseSettings) -> list[str]:
 
 def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:
     """Take one backup; see the module for the recovery point and :mod:`fingerprints` for the fingerprint."""
-    with told(SOURCE, "backup"):
+    with told(SOURCE):
         orphaned = orphans.end_orphans(server)
         ahead = _server_ahead(server, ctx)
         databases = choose_databases(server, settings)

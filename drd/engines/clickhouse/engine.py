@@ -27,19 +27,21 @@ class ClickHouseEngine:
         self._clock = clock
         self._source = Server(settings, SOURCE)
         self._target = Server(settings, TARGET)
+        self._looking = Server(settings, SOURCE, answer_timeout_s=settings.look_timeout_s)
+        self._looking_at_target = Server(settings, TARGET, answer_timeout_s=settings.look_timeout_s)
         self._restored: fingerprints.PartsSnapshot | None = None
 
     def probe(self) -> Probe:
         """Learn version and size on disk of the databases that would be backed up."""
-        with told(SOURCE, "look at the server"):
-            names = dumping.choose_databases(self._source, self._settings)
-            row = self._source.rows(
+        with told(SOURCE, "looked at the server"):
+            names = dumping.choose_databases(self._looking, self._settings)
+            row = self._looking.rows(
                 "SELECT sum(bytes_on_disk) AS size, uniqExact(database, table) AS tables FROM system.parts "
                 "WHERE active AND database IN {names:Array(String)}",
                 {"names": names},
             )[0]
             return Probe(
-                self._source.version(), int(row["size"]), f"{', '.join(names)}: {row['tables']} tables with data"
+                self._looking.version(), int(row["size"]), f"{', '.join(names)}: {row['tables']} tables with data"
             )
 
     def dump(self, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:
@@ -48,7 +50,7 @@ class ClickHouseEngine:
 
     def inspect(self, backup: Backup, artifacts: ArtifactReader) -> TargetState:  # noqa: ARG002 - the protocol's
         """Say which databases a restore would make and whether they are absent or hold no tables."""
-        return restoring.inspect(self._target, self._settings, artifacts)
+        return restoring.inspect(self._looking_at_target, self._settings, artifacts)
 
     def restore(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> RestoreResult:
         """Restore, check every table, and note the parts for :meth:`fingerprint`."""
@@ -61,7 +63,7 @@ class ClickHouseEngine:
         The first time after :meth:`restore` the parts are those that were read then, all checked by CHECK TABLE:
         merges and TTLs may have rewritten them since.
         """
-        with told(TARGET, "read back"):
+        with told(TARGET, "read the restored data back"):
             names = restoring.renames(self._settings, fingerprints.databases_named(expected))
             ctx.cancel.raise_if_cancelled()
             restored, self._restored = self._restored, None
@@ -69,4 +71,4 @@ class ClickHouseEngine:
 
     def check(self) -> Sequence[CheckItem]:
         """Look at reachability, version, rights, databases, tables, and the way out of the server."""
-        return checks.check(self._source, self._settings, self._clock)
+        return checks.check(self._looking, self._settings, self._clock)

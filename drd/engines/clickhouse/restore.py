@@ -20,6 +20,7 @@ from typing import Any
 from drd.engines.clickhouse import access, alive, disk, fingerprints, orphans, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
 from drd.engines.clickhouse.dump import query_settings
+from drd.engines.clickhouse.elsewhere import repoint
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
 from drd.engines.clickhouse.longquery import LongQuery
 from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
@@ -66,7 +67,7 @@ def held(server: Server, databases: Sequence[str]) -> dict[str, list[dict[str, A
 
 def inspect(server: Server, settings: ClickHouseSettings, artifacts: ArtifactReader) -> TargetState:
     """Say which databases a restore would make and whether they are absent or empty."""
-    with told(TARGET, "look at the target"):
+    with told(TARGET, "looked at the target"):
         names = list(renames(settings, read_index(artifacts).databases()).values())
         marks = unfinished.marked(server, names)
         at_work = alive.living(server) if marks else set()
@@ -135,7 +136,7 @@ def restore(
 
     Raises :class:`~drd.errors.TargetNotEmpty`, untouched, when a database holds tables.
     """
-    with told(TARGET, "restore"):
+    with told(TARGET):
         index = read_index(artifacts)
         if not index.databases():
             raise IntegrityError("the backup holds no database", hint="drd verify --deep it")
@@ -193,6 +194,7 @@ def _bring(
                 work.server.execute(f"SYSTEM STOP {what} {table(*name)}")
         _run(work, origin, databases, allow_different_database_def=1)
         notices += _bring_access(work, origin)
+    notices += repoint(work.server, work.names)
     notices += origin.leftovers
     with closing(LongQuery(work.server, work.ctx.cancel, work.settings.stall_timeout_s)) as query:
         for name in tables:

@@ -70,6 +70,11 @@ class ClickHouseSettings:
     bandwidth_bytes_per_s: int | None = None
     merges_after_restore: Literal["started", "stopped"] = "started"
 
+    @property
+    def look_timeout_s(self) -> float:
+        """How long a server may keep silent when it is asked something small."""
+        return 3 * self.connect_timeout_s
+
     def address(self) -> Address:
         """Parse ``url``; raises :class:`~drd.errors.ConfigError` when it is not usable."""
         parts = urlsplit(self.url)
