@@ -145,35 +145,32 @@ def test_check_and_probe_of_a_healthy_source(clickhouse_source, s3, access, worl
     assert (probe.size_bytes or 0) > 40_000_000
 
 
-def test_tables_that_name_their_database_follow_a_new_name(clickhouse_source, clickhouse_database, tmp_path):
-    """Restored beside the original, a Buffer writes into the restored table; a Merge is named, and none is lost."""
-    db, run = clickhouse_database, clickhouse_source.query
+def test_tables_that_name_their_database_follow_a_new_name(start_clickhouse, tmp_path):
+    """Restored beside the original, a Buffer writes into the restored table; a Distributed one is named."""
+    here = "<host>127.0.0.1</host><port>9000</port>"
+    cluster = f"<remote_servers><c><shard><replica>{here}</replica></shard></c></remote_servers>"
+    server = start_clickhouse(extra_config=cluster)
+    db, run = "d", server.query
     other = f"{db}_\u00e9 it's"
     run(f"CREATE DATABASE {db}")
     run(f"CREATE TABLE {db}.t (v UInt32) ENGINE = MergeTree ORDER BY v")
     run(f"CREATE TABLE {db}.`b 1` AS {db}.t ENGINE = Buffer({db}, t, 1, 1, 1, 1, 1, 1, 1)")
     run(f"CREATE TABLE {db}.far AS {db}.t ENGINE = Buffer('default', t, 1, 1, 1, 1, 1, 1, 1)")
-    run(f"CREATE TABLE {db}.m AS {db}.t ENGINE = Merge({db}, '^t$')")
+    run(f"CREATE TABLE {db}.m AS {db}.t ENGINE = Distributed(c, {db}, t, v)")
     run(f"INSERT INTO {db}.t VALUES (1)")
-    result, backup, artifacts = dump(engine(clickhouse_source, db), tmp_path)
-    target = engine(clickhouse_source, path=f"/{quote(other)}")
-    try:
-        done = target.restore(backup, artifacts, work_context(tmp_path))
-        assert (
-            compare_fingerprints(result.fingerprint, target.fingerprint(result.fingerprint, work_context(tmp_path)))
-            == []
-        )
-        run(f"INSERT INTO `{other}`.`b 1` VALUES (2)")
-        run(f"OPTIMIZE TABLE `{other}`.`b 1`")
-        assert run(f"SELECT v FROM `{other}`.t ORDER BY v").split() == ["1", "2"]
-        assert run(f"SELECT v FROM {db}.t").split() == ["1"]
-        far = (
-            f"SELECT countIf(engine_full LIKE '%default%') FROM system.tables WHERE name = 'far' AND database != '{db}'"
-        )
-        assert run(far).strip() == "1"
-        said = [notice.message for notice in done.notices if notice.code == "points-elsewhere"]
-        assert len(said) == 1
-        assert f"m (Merge of {db})" in said[0]
-        assert "b 1" not in said[0]
-    finally:
-        run(f"DROP DATABASE IF EXISTS `{other}` SYNC")
+    result, backup, artifacts = dump(engine(server, db), tmp_path)
+    target = engine(server, path=f"/{quote(other)}")
+    done = target.restore(backup, artifacts, work_context(tmp_path))
+    assert (
+        compare_fingerprints(result.fingerprint, target.fingerprint(result.fingerprint, work_context(tmp_path))) == []
+    )
+    run(f"INSERT INTO `{other}`.`b 1` VALUES (2)")
+    run(f"OPTIMIZE TABLE `{other}`.`b 1`")
+    assert run(f"SELECT v FROM `{other}`.t ORDER BY v").split() == ["1", "2"]
+    assert run(f"SELECT v FROM {db}.t").split() == ["1"]
+    far = f"SELECT countIf(engine_full LIKE '%default%') FROM system.tables WHERE name = 'far' AND database != '{db}'"
+    assert run(far).strip() == "1"
+    said = [notice.message for notice in done.notices if notice.code == "points-elsewhere"]
+    assert len(said) == 1
+    assert f"m (Distributed of {db})" in said[0]
+    assert "b 1" not in said[0]

@@ -1,7 +1,7 @@
 """Tables that keep naming another database when theirs is restored under a new name.
 
-RESTORE … AS rewrites views and dictionaries, but not the arguments of engines (tried on 26.7): a Buffer would write
-into the table of the old name, which may well be the live one.
+RESTORE … AS rewrites views, dictionaries and Merge tables, but neither Buffer nor Distributed ones (tried on 26.7): a
+Buffer would write into the table of the old name, which may well be the live one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from drd.engines.clickhouse.unfinished import FORCE
 from drd.model import Notice
 
 _ARGUMENT = r"""(?:'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|[^\s,()'`]+)"""
-_DATABASE = re.compile(rf"\b(?:(?:Buffer|Merge)\(|Distributed\({_ARGUMENT}, )(?P<name>{_ARGUMENT})", re.DOTALL)
+_DATABASE = re.compile(rf"\b(?:Buffer\(|Distributed\({_ARGUMENT}, )(?P<name>{_ARGUMENT})", re.DOTALL)
 
 
 def repoint(server: Server, names: Mapping[str, str]) -> list[Notice]:
@@ -24,9 +24,11 @@ def repoint(server: Server, names: Mapping[str, str]) -> list[Notice]:
     ``names`` maps each database of the backup to its name here.
     """
     renamed = {there: here for there, here in names.items() if there != here}
+    if not renamed:
+        return []
     rows = server.rows(
         "SELECT database, name, engine, engine_full, create_table_query AS made FROM system.tables "
-        "WHERE database IN {names:Array(String)} AND engine IN ('Buffer', 'Merge', 'Distributed') ORDER BY 1, 2",
+        "WHERE database IN {names:Array(String)} AND engine IN ('Buffer', 'Distributed') ORDER BY 1, 2",
         {"names": list(renamed.values())},
     )
     old = {spelled: there for there in renamed for spelled in (literal(there), identifier(there), there)}
