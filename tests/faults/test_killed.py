@@ -88,11 +88,15 @@ def test_killed_direct_backup(make_site: MakeSite, clickhouse: ClickHouseSubject
     site.env["S3_SECRET"] = s3.admin.secret_access_key
     source = site.config["sources"][clickhouse.name]
     source |= {"mode": "direct", "bandwidth": "2MiB"}
+
+    def going() -> bool:
+        return any("CREATING_BACKUP drd-" in one for one in clickhouse.leftovers())
+
     running = site.start("backup", "now")
-    wait_for("the server's job", lambda: any("CREATING" in one for one in clickhouse.leftovers()), running=running)
+    wait_for("the server's job", going, running=running)
     running.process.send_signal(signal.SIGKILL)
     running.finish()
-    assert any("CREATING" in one for one in clickhouse.leftovers())
+    assert going()
     del source["bandwidth"]
     made = site("backup", "now", "--json").succeeds().json["backups"][0]
     assert "orphan-ended" in {warning["code"] for warning in made["warnings"]}
