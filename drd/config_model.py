@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from drd.config_retention import RetentionConfig
+from drd.config_retention import OddnessConfig, RetentionConfig
 from drd.config_sources import SourceConfig
 from drd.config_urls import KeylessHttpUrl
 from drd.config_values import (
@@ -302,6 +302,9 @@ class Config(Section):
     spool: SpoolConfig = Field(default_factory=SpoolConfig, description="Local disk for dumps under way.")
     retention: RetentionConfig = Field(
         default_factory=RetentionConfig, description="What drd prune keeps of every source without rules of its own."
+    )
+    oddness: OddnessConfig = Field(
+        default_factory=OddnessConfig, description="When a backup is oddly small, for sources that do not say."
     )
     sources: dict[SourceName, SourceConfig] = Field(
         default_factory=dict, description="The databases, each under a name that also names its folder in the store."

@@ -1,4 +1,4 @@
-"""The shape of ``retention``: what to keep, in general and for one source."""
+"""The shape of ``retention`` and ``oddness``: what to keep and what to wonder at, in general and for one source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, model_validator
 
-from drd.config_values import Count, Duration, Section, refuse
+from drd.config_values import Count, Duration, Section, Share, refuse
 from drd.repository.retention import Policy
 
 
@@ -64,4 +64,14 @@ class RetentionConfig(RetentionRules):
 
     auto: bool = Field(
         default=False, description="Prune a source after each successful backup of it, never after a failed one."
+    )
+
+
+class OddnessConfig(Section):
+    """When a backup holds so much less than the one before it that a person should look."""
+
+    fall: Share | None = Field(
+        default=0.3,
+        description="Warn when rows (or keys), or bytes of data, fell by more than this since the backup before. "
+        "null: never.",
     )

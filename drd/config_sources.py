@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from drd.config_retention import RetentionRules
+from drd.config_retention import OddnessConfig, RetentionRules
 from drd.config_urls import (
     ClickHouseUrl,
     Host,
@@ -66,6 +66,9 @@ class SourceBase(Section):
     )
     retention: RetentionRules | None = Field(
         default=None, description="What drd prune keeps of this source. Default: the general retention, as a whole."
+    )
+    oddness: OddnessConfig | None = Field(
+        default=None, description="When a backup of this source is oddly small. Default: the general oddness."
     )
     rpo: Duration | None = Field(
         default=None, description="How old the newest backup may become before drd status marks the source as late."

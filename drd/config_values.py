@@ -32,6 +32,7 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION_PATTERN = r"^(\d+(\.\d+)?(d|h|m|s))+$"
 _SIZES = {"tib": 1 << 40, "gib": 1 << 30, "mib": 1 << 20, "kib": 1 << 10}
 _SIZES |= {"tb": 10**12, "gb": 10**9, "mb": 10**6, "kb": 10**3, "b": 1}
+SHARE_PATTERN = r"\d+(\.\d+)?%"
 SIZE_PATTERN = r"^\d+(\.\d+)? ?([KMGTkmgt][Ii]?)?[Bb]?$"
 
 
@@ -83,6 +84,22 @@ def format_size(size_bytes: int) -> str:
     """Write a size as :func:`parse_size` reads it, exactly, in the largest binary unit that divides it."""
     unit = next((u for u in ("TiB", "GiB", "MiB", "KiB") if size_bytes and size_bytes % _SIZES[u.lower()] == 0), "B")
     return f"{size_bytes // _SIZES[unit.lower()]}{unit}"
+
+
+def parse_share(value: object) -> float:
+    """Parse ``30%`` into 0.3; raise ValueError for anything else, and unless it is above 0 and below 100 %."""
+    if isinstance(value, float) and 0 < value < 1:
+        return value
+    text = value if isinstance(value, str) and re.fullmatch(SHARE_PATTERN, value) else "0%"
+    share = float(text[:-1]) / 100
+    if not 0 < share < 1:
+        raise ValueError("allowed: a share between 0% and 100%, such as 30%")
+    return share
+
+
+def format_share(value: float) -> str:
+    """Write a share as :func:`parse_share` reads it."""
+    return f"{round(100 * value, 6):g}%"
 
 
 def size_between(low_bytes: int, high_bytes: int) -> AfterValidator:
@@ -220,6 +237,12 @@ Size: TypeAlias = Annotated[
     PlainValidator(parse_size),
     PlainSerializer(format_size),
     WithJsonSchema({"type": ["string", "integer"], "pattern": SIZE_PATTERN, "minimum": 0, "examples": ["8MiB"]}),
+]
+Share: TypeAlias = Annotated[
+    float,
+    PlainValidator(parse_share),
+    PlainSerializer(format_share),
+    WithJsonSchema({"type": "string", "pattern": f"^{SHARE_PATTERN}$", "examples": ["30%"]}),
 ]
 Bandwidth: TypeAlias = Annotated[Size, size_between(64 << 10, 1 << 40)]
 FilePath: TypeAlias = Annotated[Path, AfterValidator(_from_base), PlainSerializer(str)]

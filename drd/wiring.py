@@ -117,7 +117,13 @@ class Services:
             jobs=None if jobs == "auto" else jobs,
             labels=dict(config.labels),
             replacer=replacer_of(config),
+            odd_fall=self.odd_fall(name),
         )
+
+    def odd_fall(self, source: str) -> float | None:
+        """Return by what share rows or bytes of a source may fall before a backup is odd; None: it never is."""
+        config = self.config.sources.get(source)
+        return ((config and config.oddness) or self.config.oddness).fall
 
     def policies(self, names: Sequence[str] = ()) -> dict[str, Policy]:
         """Return what to keep of each configured source, or of those named; needs no secret of theirs."""

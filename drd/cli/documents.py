@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what a document is made of was imported by whoever made it;
     from drd.ops.status import StatusReport
     from drd.ops.verify import VerifyReport
     from drd.repository.catalog import HeadEntry
+    from drd.repository.oddness import Growth
 
 
 def emit(document: Json) -> None:
@@ -97,16 +98,24 @@ def backup_report(report: BackupReport) -> dict[str, Json]:
     return {"outcome": report.outcome, "duration_s": round(report.duration_s, 3), "backups": lines}
 
 
-def catalog(entries: list[HeadEntry]) -> dict[str, Json]:
+def catalog(entries: list[HeadEntry], grown: dict[str, dict[str, Growth]]) -> dict[str, Json]:
     """Return the document of ``list``; what is no good is a line with outcome ``damaged`` or ``untrusted``."""
     return {
         "backups": [
-            backup(entry.backup)
+            backup(entry.backup) | growth(grown[entry.source][entry.id])
             if entry.backup
             else {"id": entry.id, "source": entry.source, "outcome": unusable(entry), "problem": entry.problem}
             for entry in entries
         ]
     }
+
+
+def growth(value: Growth) -> dict[str, Json]:
+    """Return a backup beside the one before it: the change of its plain bytes, and what fell oddly."""
+    falls: list[Json] = [
+        {"code": fall.code, "since": fall.since, "before": fall.before, "now": fall.now} for fall in value.falls
+    ]
+    return {"growth": None if value.data is None else round(value.data, 6), "odd": falls}
 
 
 def unusable(entry: HeadEntry) -> str:
@@ -236,6 +245,7 @@ def status_report(report: StatusReport) -> dict[str, Json]:
                 "damaged": item.damaged,
                 "untrusted": item.untrusted,
                 "unfinished": item.unfinished,
+                "from_future": item.from_future,
                 "read_back": coverage(item.coverage),
                 "newest": backup(item.newest) if item.newest else None,
                 "age_s": None if item.age_s is None else round(item.age_s, 3),

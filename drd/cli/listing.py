@@ -11,6 +11,7 @@ from drd.errors import ConfigError
 
 if TYPE_CHECKING:  # pulls in the repository
     from drd.repository.catalog import HeadEntry
+    from drd.repository.oddness import Growth
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -27,6 +28,7 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Session) -> int:
     """Print the catalog."""
     from drd.ops.presence import demand_repository
+    from drd.repository.oddness import growth
 
     services = session.services
     catalog = services.ports.catalog
@@ -39,20 +41,28 @@ def run(args: argparse.Namespace, session: Session) -> int:
     else:
         surveys = {name: catalog.survey(name) for name in ([args.source] if args.source else known)}
     entries = sorted((e for s in surveys.values() for e in s.entries), key=lambda entry: (entry.id, entry.source))
+    grown = {
+        name: growth([entry.backup for entry in survey.entries if entry.backup], services.odd_fall(name))
+        for name, survey in surveys.items()
+    }
     if session.as_json:
-        documents.emit(documents.catalog(entries))
+        documents.emit(documents.catalog(entries, grown))
     elif not entries:
         print("No backups yet. Take one with: drd backup now")
     else:
-        _print(entries, {source: survey.unfinished for source, survey in surveys.items()})
+        _print(entries, {source: survey.unfinished for source, survey in surveys.items()}, grown)
     return 0
 
 
-def _print(entries: list[HeadEntry], unfinished: dict[str, tuple[str, ...]]) -> None:
+def _print(
+    entries: list[HeadEntry], unfinished: dict[str, tuple[str, ...]], grown: dict[str, dict[str, Growth]]
+) -> None:
+    from drd.ops.oddness import fall_words
+
     rows = []
     for entry in entries:
         if entry.backup is None:
-            rows.append((entry.source, entry.id, documents.unusable(entry), "–", "–", "–", entry.problem or ""))
+            rows.append((entry.source, entry.id, documents.unusable(entry), "–", "–", "–", "–", entry.problem or ""))
             continue
         backup = entry.backup
         rows.append(
@@ -61,12 +71,13 @@ def _print(entries: list[HeadEntry], unfinished: dict[str, tuple[str, ...]]) -> 
                 backup.id,
                 backup.kind,
                 render.size(backup.plain_bytes),
+                _percent(grown[entry.source][entry.id].data),
                 render.size(backup.stored_bytes),
                 render.number(backup.rows),
                 render.point(backup.recovery_point),
             )
         )
-    print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "STORED", "ROWS/KEYS", "STATE AS OF"), rows))
+    print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "GROWTH", "STORED", "ROWS/KEYS", "STATE AS OF"), rows))
     print()
     sizes_of: dict[str, list[int]] = {entry.source: [] for entry in sorted(entries, key=lambda e: e.source)}
     for entry in entries:
@@ -75,9 +86,21 @@ def _print(entries: list[HeadEntry], unfinished: dict[str, tuple[str, ...]]) -> 
     width = max(map(len, sizes_of))
     for source, sizes in sizes_of.items():
         print(f"  {source:<{width}}  {sparkline(sizes[-30:])}  {render.plural(len(sizes), 'backup')}")
+    for source, of in grown.items():
+        for backup_id, found in sorted(of.items()):
+            for fall in found.falls:
+                print(f"{render.mark('warning')} {source}: {backup_id} has {fall_words(fall)}")
+                print(f"    drd show --diff {fall.since} {backup_id}")
     for source, ids in unfinished.items():
         for backup_id in ids:
             print(f"{render.mark('warning')} {source}: {backup_id} is unfinished or running; it is not a backup")
+
+
+def _percent(change: float | None) -> str:
+    """Show a change as a percentage with its sign."""
+    if change is None:
+        return "–"
+    return f"{100 * change:+.0f} %" if abs(change) >= 0.005 else "="
 
 
 def sparkline(values: list[int]) -> str:

@@ -15,7 +15,16 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
     parser = verbs.add_parser(
         "show", help="show one backup", parents=[common], description="Show one backup's manifest."
     )
-    parser.add_argument("backup", metavar="BACKUP", help="id of the backup, or an unambiguous beginning or end of it")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "backup", nargs="?", metavar="BACKUP", help="id of the backup, or an unambiguous beginning or end of it"
+    )
+    which.add_argument(
+        "--diff",
+        nargs=2,
+        metavar=("A", "B"),
+        help="what changed from backup A to backup B: tables, rows, bytes (names need the identity)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -23,6 +32,10 @@ def run(args: argparse.Namespace, session: Session) -> int:
     """Print the manifest; of a backup that is not trusted too, with the reason and exit code 20."""
     from drd.repository.manifest import to_document
 
+    if args.diff:
+        from drd.cli import difference
+
+        return difference.run(session, *args.diff)
     catalog = session.services.ports.catalog
     entry = catalog.entry(args.backup)
     backup = entry.claimed or catalog.get(entry.id)  # which says what is wrong with it

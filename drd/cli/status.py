@@ -78,6 +78,9 @@ def _remarks(report: StatusReport) -> list[str]:
             out.append(f"{failed} {name}: {held} not signed by a trusted key, and not counted; see: drd verify {name}")
         if item.within_rpo is False:
             out.append(f"{failed} {name} is past its RPO. Try: drd check {name}; drd backup now {name}")
+        if item.from_future:
+            taken = render.plural(item.from_future, "backup")
+            out.append(f"{warning} {name}: {taken} dated in the future: a clock was wrong, here or when taken")
         if item.coverage.damaged:
             damaged = render.plural(item.coverage.damaged, "object")
             out.append(f"{failed} {name}: {damaged} damaged when last read; see: drd verify {name} --sample 1%")

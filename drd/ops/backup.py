@@ -28,6 +28,7 @@ from drd.model import (
 from drd.ops.bounded import BACKUP_GRACE_S, run_bounded
 from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedSink
+from drd.ops.oddness import mark_oddness
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
 from drd.protocols import ArtifactSink, Lease, WorkContext
@@ -130,12 +131,13 @@ def back_up_under(
             _write_fingerprint(sink, result)
             artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
         backup = _describe(ports, source, backup_id, started_at, result, artifacts, repository_id, lease, sink)
+        backup, odd = mark_oddness(ports, source, backup)
         ports.cancel.raise_if_cancelled()
         backup = _publish(ports, lease, backup)
     except BaseException as error:
         _undo(ports, source.name, backup_id, error)
         raise
-    return backup, notices + result.notices
+    return backup, notices + result.notices + odd
 
 
 def _publish(ports: Ports, lease: Lease, backup: Backup) -> Backup:

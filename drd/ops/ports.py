@@ -53,6 +53,7 @@ class Source:
 
     ``deadline_s`` bounds one backup or restore as a whole; ``jobs`` is the parallelism asked of client tools, None
     for the general one. ``replacer`` puts a backup in the place of the data that this server holds.
+    ``odd_fall`` is by what share (0.3: 30 %) rows or bytes may fall before a backup is odd, None for never.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source:
     jobs: int | None = None
     labels: dict[str, str] = field(default_factory=dict)
     replacer: Replacer | None = None
+    odd_fall: float | None = None
 
 
 @dataclass(frozen=True)

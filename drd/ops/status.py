@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 from drd.model import BackupHead, Notice
 from drd.ops.choosing import choose_whole
@@ -12,14 +12,16 @@ from drd.ops.coverage import Coverage, coverage
 from drd.ops.ports import Ports
 from drd.ops.presence import why_no_repository
 
-_ANY_TIME = datetime.max.replace(tzinfo=UTC)
+_CLOCK_SLACK = timedelta(minutes=1)  # as for the time of a restore
 
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
     """What the store holds of one source. ``within_rpo`` is None where no RPO is configured.
 
-    ``untrusted`` backups are not signed by anyone who is believed: they are in none of the other numbers.
+    ``from_future`` backups have a recovery point that is yet to come, as a clock was wrong: none is the newest before
+    its time, or it would hide for so long that no backup is taken. ``untrusted`` backups are not signed by anyone who
+    is believed: they are in none of the other numbers.
     """
 
     source: str
@@ -33,6 +35,7 @@ class SourceStatus:
     unfinished: int
     coverage: Coverage
     untrusted: int = 0
+    from_future: int = 0
 
     @property
     def within_rpo(self) -> bool | None:
@@ -67,7 +70,7 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
     for name in names:
         survey = ports.catalog.survey(name)
         # The one that would be restored is read whole: nobody shall hear "yes" because nobody looked.
-        entries, choice = choose_whole(ports.catalog, survey.entries, _ANY_TIME, name)
+        entries, choice = choose_whole(ports.catalog, survey.entries, now + _CLOCK_SLACK, name)
         newest = choice.backup if choice else None
         good = sorted((e.backup for e in entries if e.backup), key=lambda b: b.recovery_point)
         out.append(
@@ -81,6 +84,7 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
                 age_s=(now - newest.recovery_point).total_seconds() if newest else None,
                 rpo_s=rpo_of.get(name),
                 unfinished=len(survey.unfinished),
+                from_future=sum(b.recovery_point > now + _CLOCK_SLACK for b in good),
                 coverage=coverage(ports, name, good),
                 untrusted=sum(entry.distrusted is not None for entry in entries),
             )

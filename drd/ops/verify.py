@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from drd.errors import CatalogError, ConfigError, DrdError, IntegrityError, NoSuchBackup, StoreError
+from drd.errors import CatalogError, ConfigError, DrdError, IntegrityError, NoSuchBackup, StoreError, StoreRefused
 from drd.model import Backup, BackupHead, Notice, Problem, Progress
 from drd.ops.coverage import Coverage, coverage
 from drd.ops.observe import Meter, ObservedReader
@@ -205,9 +205,11 @@ def _leftovers(ports: Ports, source: str, unfinished: Sequence[str]) -> list[Lef
     """Count what lies in folders without a manifest; while the source's lease is held they may be a running backup."""
     if not unfinished:
         return []
-    may_run = is_held(
-        ports.store, f"source-{source}", ttl_s=ports.tuning.lease_ttl_s, now=ports.now(), holder=ports.holder
-    )
+    ttl_s, now = ports.tuning.lease_ttl_s, ports.now()
+    try:
+        may_run = is_held(ports.store, f"source-{source}", ttl_s=ttl_s, now=now, holder=ports.holder)
+    except StoreRefused:  # a role that may not read leases
+        may_run = True
     out: list[Leftover] = []
     for backup_id in unfinished:
         sizes = [info.size_bytes for info in ports.store.list(layout.backup_prefix(source, backup_id))]

@@ -92,6 +92,10 @@ class Catalog:
         names = self._folders(layout.sources_prefix())
         return [name for name in names if layout.is_source_name(name)]
 
+    def ids(self, source: str) -> list[str]:
+        """Return the ids that have a folder, ascending: backups, and what is unfinished."""
+        return self._ids(source)
+
     def entries(self, source: str | None = None) -> list[CatalogEntry]:
         """Return the backups of a source, or of all, ascending by id; a damaged manifest is an entry with a problem.
 

@@ -46,6 +46,13 @@ def test_list(site: Site, backed_up: BackedUp) -> None:
     assert run.err == ""
 
 
+def test_difference_of_two_backups(copied: Site, backed_up: BackedUp) -> None:
+    """``show --diff`` reads the encrypted fingerprints of both, and finds nothing where nothing changed."""
+    line = copied("backup", "now", REDIS, "--json").succeeds().json["backups"][0]
+    assert "0 differences" in copied("show", "--diff", backed_up.ids[REDIS], line["id"]).succeeds().out
+    assert "=" in copied("list", REDIS).succeeds().out.splitlines()[2].split()
+
+
 def test_nothing_there_yet(site: Site, tmp_path: Path) -> None:
     """Before the first backup, or with the disk not mounted: every verb says so and what to type next."""
     site.config["store"]["path"] = str(tmp_path / "empty")
