@@ -15,14 +15,14 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
-from drd.engines.clickhouse.client import Server, ServerRefusal
+from drd.engines.clickhouse.client import ACCESS_DENIED, Server, ServerRefusal
 from drd.engines.clickhouse.quoting import literal
 from drd.errors import DrdError
 
 _PREFIX = "drd-alive-"
 _SIGN = re.compile(_PREFIX + r"([0-9a-f]{16})-[0-9]+")
-_SLEEPS = 600
-_SLEEP_S = 0.05
+_SLEEPS = 1500
+_SLEEP_S = 0.02
 _LIMITS = (  # of the user's profile, which would end the query early
     "max_execution_time", "max_estimated_execution_time", "min_execution_speed", "min_execution_speed_bytes",
     "max_rows_to_read", "max_result_rows",
@@ -61,14 +61,27 @@ def gone(server: Server, owners: Collection[str]) -> set[str]:
 def sign(server: Server) -> Iterator[str | None]:
     """Show a sign of life for the length of the block and give its owner's token.
 
-    None where the server does not let such a query run (a limit on its time, a read-only profile): then nobody may
-    ever conclude that the owner is gone.
+    None where the server does not let such a query run (a limit on its time, a read-only profile), or not be seen: then
+    nobody may ever conclude that the owner is gone.
     """
+    if not _can_be_seen(server):
+        yield None
+        return
     keeper = _Keeper(server)
     try:
         yield keeper.owner if keeper.shown() else None
     finally:
         keeper.stop()
+
+
+def _can_be_seen(server: Server) -> bool:
+    try:
+        living(server)
+    except ServerRefusal as refusal:
+        if refusal.number == ACCESS_DENIED:
+            return False
+        raise
+    return True
 
 
 class _Keeper:

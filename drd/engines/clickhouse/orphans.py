@@ -11,20 +11,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from drd.engines.clickhouse import alive
-from drd.engines.clickhouse.client import Server
+from drd.engines.clickhouse.client import ACCESS_DENIED, Server, ServerRefusal
 from drd.engines.clickhouse.job import OWNED, RUNNING, kill_job
 from drd.model import Notice
 
 _UNOWNED = re.compile(r"drd-\d{8}T\d{6}Z-[a-z0-9]{6}-[0-9a-f]{8}")
+_UNSEEN = "jobs that a killed drd may have left on the server were not looked for, as the user may not see them"
 _VERBS = {"CREATING_BACKUP": "BACKUP", "RESTORING": "RESTORE"}
 
 
 def end_orphans(server: Server) -> list[Notice]:
     """End the jobs of drds that are gone and wait until the server has let go of them; say what was done.
 
-    A job that does not end within half a minute is named in a notice with the statement that ends it.
+    A job that does not end within half a minute is named in a notice with the statement that ends it. A user who may
+    not see what runs ends nothing, and is told so.
     """
-    running = _running(server)
+    try:
+        running = _running(server)
+    except ServerRefusal as refusal:
+        if refusal.number != ACCESS_DENIED:
+            raise
+        return [Notice("orphans-unseen", f"{_UNSEEN}: {refusal.text}")]
     owners = {job_id: found.group(1) for job_id in running if (found := OWNED.fullmatch(job_id))}
     gone = alive.gone(server, set(owners.values()))
     notices: list[Notice] = []
