@@ -116,7 +116,7 @@ class Services:
             deadline_s=config.deadline.total_seconds(),
             jobs=None if jobs == "auto" else jobs,
             labels=dict(config.labels),
-            replacer=replacer_of(config),
+            replacer=replacer_of(config, self.config),
             odd_fall=self.odd_fall(name),
         )
 

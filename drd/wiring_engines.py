@@ -34,7 +34,7 @@ def engine_of(config: SourceConfig, whole: Config, clock: Clock) -> Engine:
     return ClickHouseEngine(_clickhouse(config, whole), clock=clock)
 
 
-def replacer_of(config: SourceConfig) -> Replacer | None:
+def replacer_of(config: SourceConfig, whole: Config) -> Replacer:
     """Return what puts a backup in the place of the data of this source."""
     if isinstance(config, PostgresConfig):
         from drd.engines.postgres.swap import PostgresReplacer
@@ -44,7 +44,9 @@ def replacer_of(config: SourceConfig) -> Replacer | None:
         from drd.engines.redis.swap import RedisReplacer
 
         return RedisReplacer(_redis(config))
-    return None
+    from drd.engines.clickhouse.swap import ClickHouseReplacer
+
+    return ClickHouseReplacer(_clickhouse(config, whole))
 
 
 def resolved(reference: SecretRef | None) -> Secret | None:

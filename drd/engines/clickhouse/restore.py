@@ -38,6 +38,14 @@ _APPENDS = r"(?s)\sREFRESH\s+(EVERY|AFTER)\s.*\sAPPEND\s"  # may say so of a vie
 
 def renames(settings: ClickHouseSettings, databases: Sequence[str]) -> dict[str, str]:
     """Map each database of a backup to its name on the target: the URL's database replaces a single one."""
+    names = live_names(settings, databases)
+    if settings.staging is None:
+        return names
+    return {there: settings.staging.names[here] for there, here in names.items()}
+
+
+def live_names(settings: ClickHouseSettings, databases: Sequence[str]) -> dict[str, str]:
+    """Map each database of a backup to the name that people know it by on the target."""
     named = settings.address().database
     if named and len(databases) == 1:
         return {databases[0]: named}
@@ -169,6 +177,8 @@ def _create(work: _Restore, index: PackIndex, artifacts: ArtifactReader, before:
         if here in before:
             continue
         comment = unfinished.own_comment(unfinished.definition(index, artifacts, there))
+        if comment and work.settings.staging is not None:
+            comment = literal(work.settings.staging.comment_of(here))
         if comment and work.owner and unfinished.create(work.server, here, work.ctx.backup_id, work.owner):
             work.marked[here] = comment
         else:
@@ -176,6 +186,11 @@ def _create(work: _Restore, index: PackIndex, artifacts: ArtifactReader, before:
         work.made.add(here)
     if not unmarked:
         return []
+    if work.settings.staging is not None:
+        raise TargetError(
+            f"{', '.join(unmarked)} cannot be marked on this server, so nothing can be restored beside live data",
+            hint="ClickHouse 25.1 and newer can (ALTER DATABASE … MODIFY COMMENT), given the right; or use --into",
+        )
     text = f"{', '.join(unmarked)} could not be marked as unfinished on this server: had the restore been killed, "
     return [Notice("restore-unmarked", text + "it would have had to be dropped by hand")]
 

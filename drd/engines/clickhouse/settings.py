@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from drd.engines.marks import Staging
 from drd.errors import ConfigError
 from drd.model import Secret
 
@@ -50,7 +51,8 @@ class ClickHouseSettings:
     reaches the server). ``disk_name`` is the server's disk, ``disk_path`` where drd sees the same folder.
     ``stall_timeout_s`` ends a run that makes no progress. ``backup_threads`` and
     ``bandwidth_bytes_per_s`` leave the server's defaults when None. ``merges_after_restore`` is "stopped" for a
-    scratch server whose rows past their TTL must stay until every check was made.
+    scratch server whose rows past their TTL must stay until every check was made. ``staging`` diverts a restore and its
+    fingerprint to databases beside those they are meant for.
     """
 
     url: str
@@ -69,6 +71,7 @@ class ClickHouseSettings:
     backup_threads: int | None = None
     bandwidth_bytes_per_s: int | None = None
     merges_after_restore: Literal["started", "stopped"] = "started"
+    staging: Staging | None = None
 
     @property
     def look_timeout_s(self) -> float:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from drd.engines.marks import Staging
 from drd.model import Secret
 
 ALL_DATABASES = ("*",)
-
-
-@dataclass(frozen=True, slots=True)
-class Staging:
-    """Databases that are built beside live ones: for each live name, the name and the comment meanwhile."""
-
-    names: Mapping[str, str]
-    comments: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

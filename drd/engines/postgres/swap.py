@@ -12,11 +12,11 @@ from typing import Literal
 import psycopg
 from psycopg import sql
 
+from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_name
 from drd.engines.postgres import catalog, live, place, restore
 from drd.engines.postgres.connection import Endpoint, Session, endpoint_of, mapped
-from drd.engines.postgres.marks import Mark, Role, kept_name, marked, of_role, staged_name
 from drd.engines.postgres.moves import Move, move
-from drd.engines.postgres.settings import PostgresSettings, Staging
+from drd.engines.postgres.settings import PostgresSettings
 from drd.errors import IntegrityError, TargetError
 from drd.model import Backup, Fingerprint, Json, Notice, Recovered
 from drd.protocols import ArtifactReader, Engine, WorkContext
@@ -124,13 +124,7 @@ class PostgresReplacer:
         return [job.target for job in restore.plan(self._settings, endpoint_of(self._settings, "target"), artifacts)]
 
     def _staging(self, restore_id: str, names: Sequence[str]) -> PostgresSettings:
-        return replace(
-            self._settings,
-            staging=Staging(
-                {name: staged_name(restore_id, name) for name in names},
-                {name: Mark(restore_id, "staged", name, None).text() for name in names},
-            ),
-        )
+        return replace(self._settings, staging=Staging.of(restore_id, names))
 
     @contextlib.contextmanager
     def _session(self, targets: Sequence[str]) -> Iterator[tuple[Endpoint, Session]]:
@@ -152,7 +146,10 @@ def _text(value: Json) -> str | None:
 
 def _marked(here: Endpoint, session: Session, restore_id: str) -> dict[str, Mark]:
     with mapped(here, "look for what the restore made"):
-        return marked(session, restore_id)
+        rows = session.execute(
+            "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database ORDER BY 1"
+        ).fetchall()
+    return marks_of(dict(rows), restore_id)
 
 
 def _kept(here: Endpoint, session: Session, restore_id: str, names: Sequence[str], role: Role) -> list[Move]:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-from drd.engines.postgres.connection import Session
+from typing import Literal, Self, get_args
 
 Role = Literal["staged", "old", "undone"]
 _BEGIN = "drd-restore "
-_NAME_BYTES = 63
+_FIELDS = {"restore", "role", "live", "comment", "parked"}
+_NAME_BYTES = 63  # PostgreSQL's limit; ClickHouse's is larger
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """Databases that are built beside live ones: for each live name, the name and the comment meanwhile."""
+
+    names: Mapping[str, str]
+    comments: Mapping[str, str]
+
+    @classmethod
+    def of(cls, restore_id: str, live: Iterable[str]) -> Self:
+        """Stage these databases for a restore."""
+        names = {name: staged_name(restore_id, name) for name in live}
+        return cls(names, {name: Mark(restore_id, "staged", name, None).text() for name in names})
+
+    def comment_of(self, built: str) -> str:
+        """Return the comment of a database by the name under which it is built."""
+        return next(self.comments[live] for live, name in self.names.items() if name == built)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +36,18 @@ class Mark:
     """``restore`` made or moved the database; ``live`` is the name it is kept for or was taken from.
 
     ``comment`` is the database's own, to be given back. ``staged``: being built. ``old``: was live before the restore.
-    ``undone``: came by the restore and was taken out again.
+    ``undone``: came by the restore and was taken out again. ``parked`` are views in it that were switched off.
     """
 
     restore: str
     role: Role
     live: str
     comment: str | None
+    parked: tuple[str, ...] = ()
 
     def text(self) -> str:
         """Return the comment that says so."""
-        fields = {"restore": self.restore, "role": self.role, "live": self.live, "comment": self.comment}
+        fields = {name: getattr(self, name) for name in sorted(_FIELDS)}
         return _BEGIN + json.dumps(fields, ensure_ascii=False)
 
 
@@ -39,23 +57,21 @@ def read_mark(comment: str | None) -> Mark | None:
         return None
     try:
         fields = json.loads(comment.removeprefix(_BEGIN))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(fields, dict) or set(fields) != {"restore", "role", "live", "comment"}:
+    if not isinstance(fields, dict) or set(fields) != _FIELDS:
         return None
+    parked = fields.pop("parked")
     texts = isinstance(fields["restore"], str) and isinstance(fields["live"], str)
-    known = texts and fields["role"] in get_args(Role)
-    if not known or not isinstance(fields["comment"], str | None):
+    known = texts and fields["role"] in get_args(Role) and isinstance(parked, list)
+    if not known or not isinstance(fields["comment"], str | None) or not all(isinstance(p, str) for p in parked):
         return None
-    return Mark(fields["restore"], fields["role"], fields["live"], fields["comment"])
+    return Mark(**fields, parked=tuple(parked))
 
 
-def marked(session: Session, restore_id: str) -> dict[str, Mark]:
-    """Return the databases of one restore by name."""
-    rows = session.execute(
-        "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database ORDER BY 1"
-    ).fetchall()
-    found = {str(name): read_mark(comment) for name, comment in rows}
+def marks_of(comments: Mapping[str, str | None], restore_id: str) -> dict[str, Mark]:
+    """Return the databases of one restore by name, given the comment of every database."""
+    found = {name: read_mark(comment) for name, comment in comments.items()}
     return {name: mark for name, mark in found.items() if mark is not None and mark.restore == restore_id}
 
 

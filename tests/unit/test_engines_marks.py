@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from drd.engines.postgres.marks import Mark, kept_name, read_mark, staged_name
+from drd.engines.marks import Mark, kept_name, read_mark, staged_name
 
 ID = "20261122T181455Z-k3f9qa"
 
@@ -14,7 +14,7 @@ ID = "20261122T181455Z-k3f9qa"
 @pytest.mark.parametrize("comment", [None, "", 'it\'s "ours"\n中'])
 def test_a_mark_is_read_as_it_was_written(comment: str | None) -> None:
     """Also with a comment of the database's own in it."""
-    mark = Mark(ID, "old", 'sh"op', comment)
+    mark = Mark(ID, "old", 'sh"op', comment, ("a.b", "c"))
     assert read_mark(mark.text()) == mark
 
 
@@ -28,11 +28,13 @@ def test_a_mark_is_read_as_it_was_written(comment: str | None) -> None:
         "drd-restore []",
         "drd-restore {",
         "a drd-restore",
-        "drd-restore " + json.dumps({"restore": ID, "role": "king", "live": "x", "comment": None}),
-        "drd-restore " + json.dumps({"restore": 1, "role": "old", "live": "x", "comment": None}),
-        "drd-restore " + json.dumps({"restore": ID, "role": "old", "live": "x", "comment": 3}),
-        "drd-restore " + json.dumps({"restore": ID, "role": ["old"], "live": "x", "comment": None}),
-        "drd-restore " + json.dumps({"restore": ID, "role": "old", "live": "x", "comment": None, "more": 1}),
+        "drd-restore " + json.dumps({"restore": ID, "role": "king", "live": "x", "comment": None, "parked": []}),
+        "drd-restore " + json.dumps({"restore": 1, "role": "old", "live": "x", "comment": None, "parked": []}),
+        "drd-restore " + json.dumps({"restore": ID, "role": "old", "live": "x", "comment": 3, "parked": []}),
+        "drd-restore " + json.dumps({"restore": ID, "role": ["old"], "live": "x", "comment": None, "parked": []}),
+        "drd-restore " + json.dumps({"restore": ID, "role": "old", "live": "x", "comment": None, "parked": [], "m": 1}),
+        "drd-restore " + json.dumps({"restore": ID, "role": "old", "live": "x", "comment": None}),
+        "drd-restore " + json.dumps({"restore": ID, "role": "old", "live": "x", "comment": None, "parked": [1]}),
     ],
 )
 def test_other_comments_are_no_marks(text: str | None) -> None:

@@ -1,0 +1,331 @@
+"""Put a backup in the place of live ClickHouse databases: built under other names, then renamed, and back.
+
+Each database needs two renames, one right after the other (the server knows no statement for both); between them a
+client finds no database of that name. A drd that is killed there is ended forwards by the next run, as the data is
+compared already. What follows is made to be repeated: the definitions that name their database are made anew
+(:mod:`.definitions`), and the materialized views of the copy that is kept are detached, lest rows that arrive in the
+new one feed them. What has been done is told from names and comments alone:
+
+* a mark ``old`` on a database that has its own name: not swapped yet; ``staged`` on one that has: not finished yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from drd.engines.clickhouse import definitions, restore, unfinished
+from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, told
+from drd.engines.clickhouse.engine import ClickHouseEngine
+from drd.engines.clickhouse.packindex import read_index
+from drd.engines.clickhouse.quoting import identifier, literal, table
+from drd.engines.clickhouse.settings import ClickHouseSettings
+from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_name
+from drd.errors import DrdError, IntegrityError, TargetError
+from drd.model import Backup, Fingerprint, Notice, Recovered
+from drd.protocols import ArtifactReader, Engine, WorkContext
+
+PENDING = "drd_swap_pending"
+_EXISTS = 57
+_NO_TABLE = 60
+
+
+class ClickHouseReplacer:
+    """Implements :class:`drd.protocols.Replacer`; the engine of :meth:`stage` knows the parts to compare."""
+
+    keeps: Literal["beside", "backup"] = "beside"
+
+    def __init__(self, settings: ClickHouseSettings) -> None:
+        self._settings = settings
+        self._server = Server(settings, TARGET)
+        self._staged: ClickHouseEngine | None = None
+
+    def survey(self, backup: Backup, artifacts: ArtifactReader) -> Sequence[str]:
+        """Say the steps; raises TargetError where a rename cannot replace a database, or there is no room."""
+        with told(TARGET, "look at the target"):
+            names = self._live(artifacts)
+            _require_renames(self._server, names)
+            _require_room(self._server, backup)
+            present = sorted(restore.held(self._server, names))
+        built = ", ".join(staged_name("……", name) for name in names)
+        return (
+            f"build {', '.join(names)} beside, as {built}; clients go on",
+            "let the server read every part back, and compare rows and hashes with the fingerprint",
+            "swap by two renames each, one right after the other; views and dictionaries follow within moments",
+            f"keep {', '.join(present)} as NAME_before_TIME",
+        )
+
+    def stage(self, restore_id: str, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> Sequence[Notice]:
+        """Restore into databases of other names, which carry the restore's mark."""
+        with told(TARGET, "look at the target"):
+            names = self._live(artifacts)
+            _require_renames(self._server, names)
+        settings = replace(self._settings, staging=Staging.of(restore_id, names))
+        self._staged = ClickHouseEngine(settings)
+        return self._staged.restore(backup, artifacts, ctx).notices
+
+    def fingerprint(self, restore_id: str, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
+        """Read the staged databases."""
+        del restore_id
+        if self._staged is None:
+            raise AssertionError("stage() comes first")
+        return self._staged.fingerprint(expected, ctx)
+
+    def swap(
+        self,
+        restore_id: str,
+        backup: Backup,
+        artifacts: ArtifactReader,
+        ctx: WorkContext,
+        save_old: Callable[[Engine], None],
+    ) -> Sequence[str]:
+        """Rename the live databases away and the staged ones to their names; go back if what follows fails."""
+        del backup, save_old
+        server = self._server
+        with told(TARGET, "swap"):
+            names = self._live(artifacts)
+            staged = of_role(self._marked(restore_id), "staged")
+            if set(staged) != set(names):
+                raise IntegrityError(
+                    "what was built beside the live data is gone", hint="somebody dropped it: run again"
+                )
+            _note(
+                server,
+                staged,
+                definitions.renewals(server, read_index(artifacts), artifacts, staged, staged_name(restore_id, "")),
+            )
+            ctx.cancel.raise_if_cancelled()
+            kept = self._leave(restore_id, names, "old")
+            try:
+                for live, built in staged.items():
+                    if live in kept:
+                        _rename(server, live, kept[live])
+                    _rename(server, built, live)
+                self._finish(restore_id)
+            except (ServerRefusal, DrdError):
+                self._go_back(restore_id)
+                raise
+        return list(kept.values())
+
+    def recover(self, restore_id: str) -> Recovered:
+        """Finish a swap or an undo that was begun, undo one that was not, and drop what was staged."""
+        server, notices = self._server, []
+        with told(TARGET, "end an interrupted restore"):
+            found = self._marked(restore_id)
+            for name, mark in found.items():
+                if mark.role == "undone" and name == mark.live:  # the way back had not been taken
+                    _comment(server, name, mark.comment)
+            if any(
+                (mark.role == "old") == (name != mark.live) and mark.role != "undone" for name, mark in found.items()
+            ):
+                self._go_on(restore_id)
+            replaced = any(
+                (mark.role == "old") == (name != mark.live) and mark.role != "undone"
+                for name, mark in self._marked(restore_id).items()
+            )
+            self._finish(restore_id)
+            left = [name for name, mark in self._marked(restore_id).items() if mark.role == "staged"]
+            _drop(server, left)
+            notices += [
+                Notice("leftover-removed", f"dropped {name}, left by the restore {restore_id}") for name in left
+            ]
+            prefix = staged_name(restore_id, "")
+            rows = server.rows(
+                "SELECT name FROM system.databases WHERE startsWith(name, {prefix:String})", {"prefix": prefix}
+            )
+            notices += unfinished.take_back(server, [row["name"] for row in rows])
+        return Recovered(replaced, tuple(notices))
+
+    def undo(self, restore_id: str) -> Sequence[str]:
+        """Rename the old databases back, and those in their place away."""
+        server = self._server
+        with told(TARGET, "undo a restore"):
+            found = self._marked(restore_id)
+            old = {mark.live: name for name, mark in found.items() if mark.role == "old" and name != mark.live}
+            if old:
+                away = self._leave(restore_id, list(old), "undone")
+                for live, name in old.items():
+                    if live in away:
+                        _rename(server, live, away[live])
+                    _rename(server, name, live)
+            self._finish(restore_id)
+            undone = of_role(self._marked(restore_id), "undone")
+            if not old and not undone:
+                raise TargetError(
+                    f"{self._server.address.netloc} has no old copy of the restore {restore_id} any more",
+                    hint="it was dropped; an earlier state is in the backups: drd list",
+                )
+        return sorted(undone.values())
+
+    def drop_old(self, restore_id: str) -> Sequence[str]:
+        """Drop the copies that are kept."""
+        with told(TARGET, "drop the kept copies"):
+            found = self._marked(restore_id)
+            kept = [name for name, mark in found.items() if mark.role != "staged" and name != mark.live]
+            _drop(self._server, kept)
+        return kept
+
+    def _live(self, artifacts: ArtifactReader) -> list[str]:
+        """Name the databases to be replaced, which must be called as in the backup: definitions speak of them."""
+        names = restore.live_names(self._settings, read_index(artifacts).databases())
+        for there, here in names.items():
+            if there != here:
+                raise TargetError(
+                    f"the backup is of {there}, the URL names {here}: definitions in it would speak of {there}",
+                    hint="leave the database out of the source's url",
+                )
+        return list(names.values())
+
+    def _marked(self, restore_id: str) -> dict[str, Mark]:
+        rows = self._server.rows("SELECT name, comment FROM system.databases ORDER BY name")
+        return marks_of({row["name"]: row["comment"] for row in rows}, restore_id)
+
+    def _leave(self, restore_id: str, names: Sequence[str], role: Role) -> dict[str, str]:
+        """Mark the live databases that exist as about to be kept; return what each will be called."""
+        server, out = self._server, {}
+        rows = server.rows(
+            "SELECT name, comment FROM system.databases WHERE name IN {names:Array(String)}", {"names": list(names)}
+        )
+        mine = self._marked(restore_id)
+        for row in rows:
+            name = row["name"]
+            own = mine[name].comment if name in mine else row["comment"]
+            mark = Mark(restore_id, role, name, own, tuple(_fed_views(server, name)))
+            _comment(server, name, mark.text())
+            out[name] = kept_name(restore_id, name, role)
+        return out
+
+    def _finish(self, restore_id: str) -> None:
+        """Do what is left to do for databases that have been renamed; nothing for others. May be repeated."""
+        server, found = self._server, self._marked(restore_id)
+        for name, mark in found.items():
+            if mark.role != "staged" and name != mark.live:  # a copy that is kept: nothing feeds it
+                for view in set(mark.parked) & set(_fed_views(server, name)):
+                    server.execute(f"DETACH TABLE {table(name, view)} PERMANENTLY", settings=unfinished.FORCE)
+        for name, mark in found.items():
+            if mark.role == "staged" and name == mark.live:
+                for statement in _pending(server, name):
+                    server.execute(statement, settings=unfinished.FORCE)
+                server.execute(f"DROP TABLE IF EXISTS {table(name, PENDING)} SYNC")
+                own = next((m.comment for n, m in found.items() if m.role == "old" and m.live == name), None)
+                _comment(server, name, own)
+            elif mark.role == "old" and name == mark.live:  # it is back
+                for view in mark.parked:
+                    _attach(server, name, view)
+                _comment(server, name, mark.comment)
+
+    def _go_back(self, restore_id: str) -> None:
+        """Give the live databases their names again after a swap that failed; what was staged is dropped later."""
+        server, found = self._server, self._marked(restore_id)
+        old = {mark.live: name for name, mark in found.items() if mark.role == "old" and name != mark.live}
+        swapped = [name for name, mark in found.items() if mark.role == "staged" and name == mark.live]
+        for live in {*old, *swapped}:
+            if live in swapped:
+                _rename(server, live, staged_name(restore_id, live))
+            if live in old:
+                _rename(server, old[live], live)
+        self._finish(restore_id)
+
+    def _go_on(self, restore_id: str) -> None:
+        """Do the renames that a killed swap, or undo, had not come to: no live name is left without its database."""
+        server, found = self._server, self._marked(restore_id)
+        staged, old = of_role(found, "staged"), of_role(found, "old")
+        for live, built in staged.items():
+            if built != live:
+                if old.get(live) == live:
+                    _rename(server, live, kept_name(restore_id, live, "old"))
+                _rename(server, built, live)
+        for live, kept in old.items():
+            if live not in staged and not _exists(server, live):
+                _rename(server, kept, live)
+
+
+def _comment(server: Server, name: str, comment: str | None) -> None:
+    unfinished.set_comment(server, name, literal(comment or ""))
+
+
+def _rename(server: Server, old: str, new: str) -> None:
+    """Rename a database, also one whose dictionaries and views hold on to each other (else code 630)."""
+    server.execute(f"RENAME DATABASE {identifier(old)} TO {identifier(new)}", settings=unfinished.FORCE)
+
+
+def _drop(server: Server, names: Sequence[str]) -> None:
+    for name in names:
+        server.execute(f"DROP DATABASE IF EXISTS {identifier(name)} SYNC", settings=unfinished.FORCE)
+
+
+def _exists(server: Server, name: str) -> bool:
+    return bool(server.rows("SELECT 1 FROM system.databases WHERE name = {name:String}", {"name": name}))
+
+
+def _fed_views(server: Server, database: str) -> list[str]:
+    """Name the views of a database that take rows as they arrive elsewhere."""
+    rows = server.rows(
+        "SELECT name FROM system.tables WHERE database = {name:String} "
+        "AND engine IN ('MaterializedView', 'WindowView', 'LiveView') ORDER BY name",
+        {"name": database},
+    )
+    return [row["name"] for row in rows]
+
+
+def _attach(server: Server, database: str, view: str) -> None:
+    try:
+        server.execute(f"ATTACH TABLE {table(database, view)}", settings=unfinished.FORCE)
+    except ServerRefusal as refusal:
+        if refusal.number != _EXISTS:
+            raise
+
+
+def _note(server: Server, staged: dict[str, str], statements: dict[str, list[str]]) -> None:
+    """Write down, in each staged database, what is to be run once it has its name: also for who comes after a kill."""
+    for live, built in staged.items():
+        where = table(built, PENDING)
+        server.execute(f"DROP TABLE IF EXISTS {where} SYNC")
+        if statements[live]:
+            server.execute(f"CREATE TABLE {where} (n UInt32, statement String) ENGINE = Log")
+            for number, statement in enumerate(statements[live]):
+                server.execute(f"INSERT INTO {where} VALUES ({number}, {literal(statement)})")  # noqa: S608 - quoted
+
+
+def _pending(server: Server, database: str) -> list[str]:
+    try:
+        rows = server.rows(f"SELECT statement FROM {table(database, PENDING)} ORDER BY n")  # noqa: S608 - quoted
+    except ServerRefusal as refusal:
+        if refusal.number == _NO_TABLE:
+            return []
+        raise
+    return [row["statement"] for row in rows]
+
+
+def _require_renames(server: Server, names: Sequence[str]) -> None:
+    """Raise TargetError for a database whose rename would not replace it everywhere, or not at all."""
+    rows = server.rows(
+        "SELECT name, engine FROM system.databases WHERE name IN {names:Array(String)} AND engine != 'Atomic'",
+        {"names": list(names)},
+    )
+    for row in rows:
+        raise TargetError(
+            f"the database {row['name']} is of the engine {row['engine']}; only an Atomic one can be replaced in place",
+            hint="restore into another server with --into",
+        )
+    rows = server.rows(
+        "SELECT database, name, engine FROM system.tables WHERE database IN {names:Array(String)} "
+        "AND startsWith(engine, 'Replicated') ORDER BY 1, 2 LIMIT 1",
+        {"names": list(names)},
+    )
+    for row in rows:
+        raise TargetError(
+            f"{row['database']}.{row['name']} is replicated: a rename here would not replace it on its other servers",
+            hint="restore into new databases with --into on each",
+        )
+
+
+def _require_room(server: Server, backup: Backup) -> None:
+    (row,) = server.rows("SELECT sum(free_space) AS free FROM system.disks")
+    if int(row["free"]) < backup.plain_bytes:
+        raise TargetError(
+            f"the server's disks have {int(row['free']) >> 20:,} MiB free, and a second copy needs about "
+            f"{backup.plain_bytes >> 20:,} MiB",
+            hint="free space there, or restore into another server with --into; nothing was changed",
+        )
