@@ -43,7 +43,7 @@ class ClickHouseReplacer:
 
     def survey(self, backup: Backup, artifacts: ArtifactReader) -> Sequence[str]:
         """Say the steps; raises TargetError where a rename cannot replace a database, or there is no room."""
-        with told(TARGET, "look at the target"):
+        with told(TARGET, "looked at the target"):
             names = self._live(artifacts)
             _require_renames(self._server, names)
             _require_room(self._server, backup)
@@ -58,12 +58,14 @@ class ClickHouseReplacer:
 
     def stage(self, restore_id: str, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> Sequence[Notice]:
         """Restore into databases of other names, which carry the restore's mark."""
-        with told(TARGET, "look at the target"):
+        with told(TARGET, "looked at the target"):
             names = self._live(artifacts)
             _require_renames(self._server, names)
         settings = replace(self._settings, staging=Staging.of(restore_id, names))
         self._staged = ClickHouseEngine(settings)
-        return self._staged.restore(backup, artifacts, ctx).notices
+        notices = self._staged.restore(backup, artifacts, ctx).notices
+        # what points elsewhere while it has another name points right when it has its own
+        return [notice for notice in notices if notice.code != "points-elsewhere"]
 
     def fingerprint(self, restore_id: str, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
         """Read the staged databases."""
@@ -83,7 +85,7 @@ class ClickHouseReplacer:
         """Rename the live databases away and the staged ones to their names; go back if what follows fails."""
         del backup, save_old
         server = self._server
-        with told(TARGET, "swap"):
+        with told(TARGET, "swapped the databases"):
             names = self._live(artifacts)
             staged = of_role(self._marked(restore_id), "staged")
             if set(staged) != set(names):
@@ -111,7 +113,7 @@ class ClickHouseReplacer:
     def recover(self, restore_id: str) -> Recovered:
         """Finish a swap or an undo that was begun, undo one that was not, and drop what was staged."""
         server, notices = self._server, []
-        with told(TARGET, "end an interrupted restore"):
+        with told(TARGET, "ended an interrupted restore"):
             found = self._marked(restore_id)
             for name, mark in found.items():
                 if mark.role == "undone" and name == mark.live:  # the way back had not been taken
@@ -140,7 +142,7 @@ class ClickHouseReplacer:
     def undo(self, restore_id: str) -> Sequence[str]:
         """Rename the old databases back, and those in their place away."""
         server = self._server
-        with told(TARGET, "undo a restore"):
+        with told(TARGET, "undid a restore"):
             found = self._marked(restore_id)
             old = {mark.live: name for name, mark in found.items() if mark.role == "old" and name != mark.live}
             if old:
@@ -160,7 +162,7 @@ class ClickHouseReplacer:
 
     def drop_old(self, restore_id: str) -> Sequence[str]:
         """Drop the copies that are kept."""
-        with told(TARGET, "drop the kept copies"):
+        with told(TARGET, "dropped the kept copies"):
             found = self._marked(restore_id)
             kept = [name for name, mark in found.items() if mark.role != "staged" and name != mark.live]
             _drop(self._server, kept)
