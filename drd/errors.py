@@ -11,7 +11,8 @@ The tree, with exit codes::
     ├── LeaseError                 11   another drd works on the same thing
     ├── StoreError                 12
     │   ├── StoreUnavailable       12   retryable: network, 429, 5xx
-    │   ├── StoreRefused           12   wrong key, missing bucket or right
+    │   ├── StoreRefused           12   wrong key, missing bucket, read-only
+    │   │   └── StoreForbidden     12   a right that this identity lacks
     │   ├── ObjectMissing          12
     │   └── ObjectExists           12   a put with if_absent lost
     ├── SourceError                13
@@ -121,6 +122,12 @@ class StoreRefused(StoreError):
     """The store answered no: wrong key, missing bucket, missing right, read-only."""
 
     code = "store_refused"
+
+
+class StoreForbidden(StoreRefused):
+    """The store knows this identity, which lacks the right; another request of it may well be granted."""
+
+    code = "store_forbidden"
 
 
 class ObjectMissing(StoreError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from drd.errors import Cancelled, DrdError, IntegrityError, StoreError, StoreRefused
+from drd.errors import Cancelled, DrdError, IntegrityError, StoreError, StoreForbidden
 from drd.model import (
     FINGERPRINT_ARTIFACT,
     Artifact,
@@ -196,7 +196,7 @@ def sweep(ports: Ports, source: str) -> tuple[Notice, ...]:
     except StoreError as error:
         if error.retryable:
             raise
-        if isinstance(error, StoreRefused) and error.op != "delete":
+        if isinstance(error, StoreForbidden) and error.op != "delete":
             text = "this role may not read manifests: what interrupted runs left is for drd prune --apply elsewhere"
             return (Notice("not-swept", f"{source}: {text}"),)
         return (Notice("sweep-refused", f"unfinished uploads of {source} could not be removed: {error.message}"),)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from drd.errors import DrdError, SourceError, StoreRefused
+from drd.errors import DrdError, SourceError, StoreForbidden
 from drd.model import CheckItem
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import side_by_side
@@ -52,7 +52,7 @@ def _source(ports: Ports, source: Source) -> Sequence[CheckItem]:
 def _repository(ports: Ports) -> CheckItem:
     try:
         info = ports.repository.peek()
-    except StoreRefused as error:
+    except StoreForbidden as error:
         detail = f"{error.message}; backups made here do not name the repository"
         return CheckItem("repository", "warning", detail, f"{error.hint}; or set signing.repository to its id")
     except DrdError as error:

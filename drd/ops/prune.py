@@ -15,6 +15,7 @@ from typing import Literal
 from drd.errors import DrdError, ObjectMissing, StoreRefused
 from drd.model import BackupHead, Progress
 from drd.ops.backup import BackupReport, hold_lease
+from drd.ops.failures import of_source
 from drd.ops.ports import Ports
 from drd.ops.presence import demand_repository
 from drd.repository import layout
@@ -147,7 +148,7 @@ def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> Pruned
                 removed_bytes += stored_bytes[item.id]
             orphans = _sweep(ports, source)
     except DrdError as error:
-        error.during("prune", source)
+        of_source(error, "prune", source)
         return PrunedSource(source, decision, (), tuple(removed), removed_bytes, error, locks.found)
     return PrunedSource(source, decision, orphans, tuple(removed), removed_bytes, locked=locks.found)
 

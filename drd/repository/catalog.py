@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeAlias, TypeVar
 
-from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, ObjectMissing, StoreRefused
+from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, ObjectMissing, StoreForbidden
 from drd.model import Backup, BackupHead
 from drd.protocols import Store
 from drd.repository import layout, manifest
@@ -202,7 +202,7 @@ class Catalog:
         """
         try:
             return self._store.get(key, length=len(data) + 1) == data
-        except StoreRefused:
+        except StoreForbidden:
             return any(info.key == key and info.size_bytes == len(data) for info in self._store.list(key))
 
     def withdraw(self, backup: Backup) -> None:
@@ -263,7 +263,7 @@ class Catalog:
             first = next(iter(self._store.list(layout.backup_prefix(source, backup_id))), None)
         try:
             return None if first is None else self._store.stat(first.key).locked_until
-        except (ObjectMissing, StoreRefused):  # parts are not for every role to look at
+        except (ObjectMissing, StoreForbidden):  # parts are not for every role to look at
             return None
 
     def discard(self, source: str, backup_id: str) -> tuple[int, int]:
@@ -310,7 +310,7 @@ class Catalog:
             Repository(self._store).peek()
         except NewerFormat:
             raise
-        except (IntegrityError, StoreRefused):  # damaged, as drd check says; or not for this role to read
+        except (IntegrityError, StoreForbidden):  # damaged, as drd check says; or not for this role to read
             pass
         self._format_is_known = True
 

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from drd.cancel import CancelToken
-from drd.errors import Cancelled, DrdError, LeaseError, ObjectExists, ObjectMissing, StoreError, StoreRefused
+from drd.errors import Cancelled, DrdError, LeaseError, ObjectExists, ObjectMissing, StoreError, StoreForbidden
 from drd.model import ObjectInfo
 from drd.protocols import Clock, Store
 from drd.repository import layout
@@ -73,7 +73,7 @@ def acquire(
             generation = number + 1
             try:
                 _refuse_if_held(store, name, info, ttl_s=ttl_s, now=now(), holder=holder)
-            except StoreRefused as error:
+            except StoreForbidden as error:
                 _refuse_if_recent(store, name, info, error, ttl_s=ttl_s, now=now())
         started, at = monotonic(), now()
         state = LeaseState(uuid.uuid4().hex, holder, at, at + timedelta(seconds=ttl_s), released=False)
@@ -84,7 +84,7 @@ def acquire(
             put = True
         try:
             won = readable = _is(store, key, state)
-        except StoreRefused:
+        except StoreForbidden:
             won = put
         if won:
             _forget_older(store, name, generation)
@@ -243,7 +243,7 @@ def _refuse_if_held(store: Store, name: str, info: ObjectInfo, *, ttl_s: float, 
 
 
 def _refuse_if_recent(
-    store: Store, name: str, info: ObjectInfo, refusal: StoreRefused, *, ttl_s: float, now: datetime
+    store: Store, name: str, info: ObjectInfo, refusal: StoreForbidden, *, ttl_s: float, now: datetime
 ) -> None:
     """Judge a lease that this role may not read: by a mark that it was released, else by when it was last renewed."""
     generation = layout.lease_generation(info.key)

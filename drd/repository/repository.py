@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from drd.errors import CatalogError, ConfigError, IntegrityError, ObjectExists, ObjectMissing, StoreRefused
+from drd.errors import CatalogError, ConfigError, IntegrityError, ObjectExists, ObjectMissing, StoreForbidden
 from drd.model import REPOSITORY_FORMAT_VERSION
 from drd.protocols import Store
 from drd.repository import layout
@@ -73,7 +73,7 @@ class Repository:
         """
         try:
             found = self.peek()
-        except StoreRefused:
+        except StoreForbidden:
             found = self._unread(now)
         if found is not None:
             return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from drd.errors import StoreError, StoreRefused
+from drd.errors import StoreError, StoreForbidden
 from drd.model import CheckItem
 from drd.protocols import Clock, Store
 from drd.stores.checking import check_store, new_probe_key
@@ -43,7 +43,7 @@ def _lock_items(client: S3Client, settings: S3Settings) -> list[CheckItem]:
     name, wanted = "store: object lock", settings.object_lock
     try:
         answer = client.call("get_object_lock_configuration", expected=_NO_LOCK)
-    except StoreRefused as error:
+    except StoreForbidden as error:
         return [] if wanted is None else [CheckItem(name, "warning", f"not known: {error.message}", error.hint)]
     except StoreError as error:
         return [CheckItem(name, "failed", error.message, error.hint)]

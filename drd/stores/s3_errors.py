@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drd.errors import ObjectExists, ObjectMissing, StoreError, StoreRefused, StoreUnavailable
+from drd.errors import ObjectExists, ObjectMissing, StoreError, StoreForbidden, StoreRefused, StoreUnavailable
 
 _PASSING_STATUS = {408, 425, 429}
 _LASTING_SERVER_STATUS = {501, 505, 507}
@@ -27,6 +27,7 @@ _PASSING_CODES = {
     "KMS.ThrottlingException",
 }
 _REGION_CODES = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307", "308"}
+_FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "403"}  # 403 alone: an answer without a body, as to HEAD
 _RIGHTS = {
     "write": "s3:PutObject on arn:aws:s3:::{bucket}/{folder}*",
     "read": "s3:GetObject on arn:aws:s3:::{bucket}/{folder}*",
@@ -93,7 +94,8 @@ def store_error(answer: Answer, request: Request) -> StoreError:
     if _may_pass(answer, request):
         hint = f"the store is not well or asks for patience; see its state and try again ({request.endpoint})"
         return StoreUnavailable(text, op=op, subject=subject, hint=hint)
-    return StoreRefused(text, op=op, subject=subject, hint=_hint(answer, request))
+    kind = StoreForbidden if answer.code in _FORBIDDEN else StoreRefused
+    return kind(text, op=op, subject=subject, hint=_hint(answer, request))
 
 
 def _may_pass(answer: Answer, request: Request) -> bool:

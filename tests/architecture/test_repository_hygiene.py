@@ -67,6 +67,14 @@ def test_no_secret_is_committed():
     assert found == []
 
 
+def test_security_names_tests_that_exist():
+    """Each test that SECURITY.md gives as proof is there."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) > 20
+    for path, test in named:
+        assert re.search(rf"^def {test}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), (path, test)
+
+
 def test_error_codes_are_unique():
     """Each error class has its own code, so that a script can tell them apart."""
     codes = [kind.code for kind in error_classes()]

@@ -34,7 +34,7 @@ def s3_site(make_site: MakeSite) -> Site:
 def test_bucket_missing(s3_site: Site, verb: tuple[str, ...]) -> None:
     """A bucket that does not exist: every verb says so by name, exit 12."""
     s3_site.config["store"]["bucket"] = "no-such-bucket"
-    s3_site(*verb).fails(12, f"{verb[0]} ", "there is no bucket no-such-bucket", hint="store.bucket")
+    s3_site(*verb).fails(12, verb[0], "there is no bucket no-such-bucket", hint="store.bucket")
 
 
 def test_bucket_missing_in_check(s3_site: Site) -> None:
@@ -87,10 +87,10 @@ def test_read_only_identity_before_the_first_backup(platform: Platform, s3_site:
 
 
 def test_write_only_identity(platform: Platform, s3_site: Site) -> None:
-    """An identity that cannot read back what exists: exit 12, and the right that is missing."""
+    """An identity that can neither read nor list what exists: exit 12, and the one right that is truly missing."""
     s3_site("backup", "now").succeeds()
     use_identity(platform, s3_site, "writer")
-    s3_site("backup", "now").fails(12, "AccessDenied", hint="s3:GetObject")
+    s3_site("backup", "now").fails(12, "AccessDenied", hint="s3:ListBucket")
 
 
 def test_store_away(s3_site: Site) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,22 +27,11 @@ from drd.stores.s3_settings import ObjectLock
 from drd.stores.wrappers.retry import RetryPolicy, RetryStore
 from tests.support.engine import BreakingEngine, DictEngine
 from tests.support.ports import make_ports
+from tests.support.roles import grant_roles
 
 pytestmark = pytest.mark.integration
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "bucket-policies.md"
 TABLES = {"orders": b"1\tbuy\n" * 20_000, "users": b"1\tann\n"}
-
-
-def policies() -> dict[str, dict[str, Any]]:
-    """Read the page: the policy below each heading; the blind role's is the first one without its reads."""
-    found = dict(
-        re.findall(r"^## (\w+)\n\n```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    )
-    documents = {role: json.loads(text) for role, text in found.items()}
-    assert documents.keys() == {"backup", "restore", "prune"}
-    kept = [s for s in documents["backup"]["Statement"] if s["Sid"] != "ReadWhatHoldsNoData"]
-    return {**documents, "blind": {**documents["backup"], "Statement": kept}}
 
 
 class Roles:
@@ -56,15 +43,7 @@ class Roles:
         self.bucket = bucket
         self._folder = folder
         self.opened: list[S3Store] = []
-        everything = policies()
-        statements = []
-        for who, role in (("backup", backup), ("restore", "restore"), ("prune", "prune")):
-            for statement in everything[role]["Statement"]:
-                text = json.dumps(statement).replace("drd-backups", bucket)
-                principal = {"AWS": [f"arn:aws:iam::000000000000:user/{who}"]}
-                statements.append(json.loads(text) | {"Principal": principal, "Sid": f"{who}{statement['Sid']}"})
-        policy = {"Version": "2012-10-17", "Statement": statements}
-        s3.client().put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+        grant_roles(s3, bucket, backup=backup)
 
     def store(self, who: Identity, lock: ObjectLock | None = None) -> RetryStore:
         settings = S3Settings(

@@ -22,7 +22,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from drd.errors import ConfigError, ObjectExists, ObjectMissing, StoreError, StoreRefused, StoreUnavailable
+from drd.errors import (
+    ConfigError,
+    ObjectExists,
+    ObjectMissing,
+    StoreError,
+    StoreForbidden,
+    StoreRefused,
+    StoreUnavailable,
+)
 from drd.model import Secret
 from drd.stores.s3 import S3Settings, S3Store
 from tests.support.scripted_http import Scripted, s3_error, scripted
@@ -161,7 +169,7 @@ def test_put_with_opaque_etag_compares_the_size() -> None:
         (s3_error(403, "InvalidAccessKeyId"), StoreRefused, "store.access_key_id"),
         (s3_error(403, "SignatureDoesNotMatch"), StoreRefused, "store.secret_access_key"),
         (s3_error(403, "RequestTimeTooSkewed"), StoreRefused, "NTP"),
-        (s3_error(403, "AccessDenied"), StoreRefused, "s3:PutObject on arn:aws:s3:::backups/"),
+        (s3_error(403, "AccessDenied"), StoreForbidden, "s3:PutObject on arn:aws:s3:::backups/"),
         (s3_error(400, "ExpiredToken"), StoreRefused, "store.session_token"),
         (s3_error(404, "NoSuchBucket"), StoreRefused, "create the bucket"),
         (s3_error(400, "AuthorizationHeaderMalformed"), StoreRefused, "store.region"),
