@@ -57,6 +57,21 @@ def test_only_what_is_chosen_is_read_whole(tmp_path: Path) -> None:
     assert (choice.backup, choice.ancestors) == (ports.catalog.get(ids[-1]), ())
 
 
+def test_a_plan_to_prune_reads_one_head_a_backup(tmp_path: Path) -> None:
+    """What would go is decided by one bounded read a backup and a few listings, however many parts there are."""
+    store = HookedStore()
+    ports = make_ports(store, tmp_path)
+    ids = history(ports, 5)
+    store.calls.clear()
+    report = prune(ports, {"shop": Policy(keep_last=2)}, apply=False)
+    assert [item.id for item in report.sources[0].decision.remove] == ids[2::-1]
+    read = [key for method, key in store.calls if method == "get" and key != layout.REPOSITORY_KEY]
+    assert sorted(read) == [layout.manifest_key("shop", found) for found in ids]
+    assert {key for method, key in store.calls if method == "list"} == {"backups/", "backups/shop/", "pins/shop/"}
+    asked = [key for method, key in store.calls if method == "stat"]  # whether an object lock holds it
+    assert sorted(asked) == [layout.manifest_key("shop", found) for found in ids[:3]]
+
+
 def test_damage_outside_the_head_is_found_before_use(tmp_path: Path) -> None:
     """A backup whose list of parts was altered is passed over by restore, counted by status, and guards by prune."""
     store = MemoryStore()
