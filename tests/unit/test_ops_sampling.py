@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drd.cli.main import main
 from drd.errors import ConfigError, StoreRefused, StoreUnavailable
 from drd.ops.backup import back_up, hold_lease
 from drd.ops.ports import Ports, Source
@@ -24,6 +25,7 @@ from drd.repository import layout
 from drd.repository.codec import Codec, recipient_of
 from drd.repository.fields import Malformed
 from drd.repository.verified import MAX_DAMAGED, Reading, Verified, dump, parse
+from drd.stores.local import LocalStore
 from drd.stores.wrappers.faulty import Fault, FaultyStore
 from drd.stores.wrappers.read_only import ReadOnlyStore
 from tests.golden.make_v1 import IDENTITY
@@ -283,3 +285,38 @@ def test_bounds_of_a_record() -> None:
     ):
         with pytest.raises(Malformed):
             parse(json.dumps(good | {"backups": [entry | bad]}).encode())
+
+
+@pytest.mark.parametrize("amount", ["0", "0%", "101%", "-1%", "nan%", "5", "x", "0MiB", "5 parsecs", "%"])
+def test_amounts_that_are_none(amount: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no share, size or time is a usage error before anything is read; so is reading all and some of it."""
+    config = tmp_path / "drd.yaml"
+    config.write_text("store: {type: local, path: store}\n")
+    if amount != "5":  # a number alone is bytes
+        assert main(["verify", f"--sample={amount}", "--config", str(config)]) == 2
+        assert "such as 5%" in capsys.readouterr().err
+    assert main(["verify", "--sample=5%", "--deep", "--config", str(config)]) == 2
+
+
+def test_the_verb_tells_what_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Share, size and time are taken; the text names coverage and damage with its effect, and damage is exit 20."""
+    store = LocalStore(tmp_path / "store")
+    backup_id = take(make_ports(store, tmp_path), 0)
+    config = tmp_path / "drd.yaml"
+    config.write_text("store: {type: local, path: store}\n")
+    for amount in ("1%", "1B", "5m"):
+        assert main(["verify", f"--sample={amount}", "--config", str(config)]) == 0
+    assert "100 % of" in capsys.readouterr().out
+    assert main(["status", "--config", str(config)]) == 0
+    assert "100 % of" in capsys.readouterr().out
+    key = next(info.key for info in store.list(f"backups/shop/{backup_id}/db-0/"))
+    store.put(key, b"x" * store.stat(key).size_bytes)
+    assert main(["verify", "--sample=100%", "--config", str(config)]) == 20
+    said = capsys.readouterr().out
+    assert key in said
+    assert f"→ backup {backup_id} cannot be restored" in said
+    assert "1 object damaged" in said
+    assert main(["verify", "--sample=1B", "--json", "--config", str(config)]) == 20
+    document = json.loads(capsys.readouterr().out)
+    assert document["coverage"][0]["damaged_objects"] == 1
+    assert document["sample"]["objects"] == 1
