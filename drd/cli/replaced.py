@@ -44,10 +44,12 @@ def show(args: argparse.Namespace, session: Session) -> int:
     del args
     from drd.repository.restores import Restores
 
-    records = Restores(session.services.ports.store).all()
+    records, problems = Restores(session.services.ports.store).all()
     if session.as_json:
-        documents.emit({"restores": [_document(record) for record in records]})
+        documents.emit({"restores": [_document(record) for record in records], "damaged": list(problems)})
         return 0
+    for problem in problems:
+        print(f"{render.mark('warning')} {problem}")
     if not records:
         print("No restore has replaced live data.")
         return 0

@@ -74,7 +74,7 @@ def recover_interrupted(ports: Ports, targets: Sequence[Source]) -> list[tuple[s
 
     Raises :class:`~drd.errors.LeaseError` while another drd is at it.
     """
-    records = [record for record in Restores(ports.store).all() if record.interrupted]
+    records = [record for record in Restores(ports.store).all()[0] if record.interrupted]
     out: list[tuple[str, Notice]] = []
     for target in targets:
         mine = [record for record in records if record.source == target.name]
@@ -191,7 +191,7 @@ class _Run:
         ports.cancel.raise_if_cancelled()
         repository_id = ports.repository.open().id
         with hold_lease(ports, item.source) as lease:
-            for left in [record for record in self._records.of(item.source) if record.interrupted]:
+            for left in self._records.interrupted(item.source):
                 self.notices += recover(ports, item.into, left)
             now = ports.now()
             self._record = RestoreRecord(

@@ -81,13 +81,24 @@ class Restores:
         except ObjectMissing as error:
             raise CatalogError(f"no restore has the id {restore_id!r}", hint="see: drd restore list") from error
 
-    def all(self) -> list[RestoreRecord]:
-        """Return every record, oldest first; raises IntegrityError naming a damaged one."""
-        return [self._read(one) for one in self._ids()]
+    def all(self) -> tuple[list[RestoreRecord], list[str]]:
+        """Return every record, oldest first, and what is wrong with those that are damaged.
 
-    def of(self, source: str) -> list[RestoreRecord]:
-        """Return the records of one source, oldest first."""
-        return [record for record in self.all() if record.source == source]
+        A damaged one is no reason to refuse a restore: whoever may write to the bucket could stop them all so.
+        """
+        records, problems = [], []
+        for one in self._ids():
+            try:
+                records.append(self._read(one))
+            except ObjectMissing:
+                continue
+            except IntegrityError as error:
+                problems.append(error.message)
+        return records, problems
+
+    def interrupted(self, source: str) -> list[RestoreRecord]:
+        """Return the records of a source that are under way or were interrupted, oldest first."""
+        return [record for record in self.all()[0] if record.source == source and record.interrupted]
 
     def _ids(self) -> list[str]:
         prefix = layout.restores_prefix()

@@ -28,7 +28,9 @@ def test_what_is_written_is_read() -> None:
     restores.put(record(TWO))
     restores.put(record())
     restores.put(later)
-    assert restores.all() == [later, record(TWO)]
+    assert restores.all() == ([later, record(TWO)], [])
+    assert restores.interrupted("shop") == [record(TWO)]
+    assert restores.interrupted("other") == []
     assert restores.get(ONE) == later
     assert (record().interrupted, later.interrupted) == (True, False)
 
@@ -67,4 +69,8 @@ def test_nothing_malformed_is_believed(change: dict[str, object]) -> None:
     key = layout.restore_key(ONE)
     store.put(key, json.dumps(json.loads(store.get(key)) | change).encode())
     with pytest.raises(IntegrityError, match="restores/"):
-        Restores(store).all()
+        Restores(store).get(ONE)
+    records, problems = Restores(store).all()
+    assert records == []
+    assert len(problems) == 1
+    assert key in problems[0]
