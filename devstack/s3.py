@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import boto3
@@ -50,6 +51,11 @@ class SeaweedS3(Server):
     ``writer`` (put, delete; cannot read back), ``keeper`` (as ``objects``, and may lock what it puts), and ``backup``,
     ``restore``, ``prune``, which may do nothing but what a bucket's policy gives them.
 
+    With ``certificate`` (one PEM file, key and certificate) it speaks TLS; with ``domain`` it answers to
+    ``BUCKET.DOMAIN`` too.
+
+    SSE-S3 works, and SSE-KMS with any key id (made when first named, lost when it stops).
+
     Acknowledged objects survive :meth:`stop`, which is a SIGKILL:
     in order, SeaweedFS takes 15 s.
     """
@@ -68,8 +74,18 @@ class SeaweedS3(Server):
     )
     region = "us-east-1"
 
-    def __init__(self, workspace: Workspace, *, name: str | None = None, ready_timeout_s: float = 90.0) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        name: str | None = None,
+        ready_timeout_s: float = 90.0,
+        certificate: Path | None = None,
+        domain: str = "",
+    ) -> None:
         self._weed = obtain.weed()
+        self._certificate = certificate
+        self._domain = domain
         super().__init__(workspace, name=name, ready_timeout_s=ready_timeout_s)
         self.admin = _identity("admin", "Admin", "Read", "Write", "List", "Tagging")
         self.objects = _identity("objects", "Read", "Write", "List", "Tagging")
@@ -85,7 +101,7 @@ class SeaweedS3(Server):
     @property
     def url(self) -> str:
         """Endpoint URL."""
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self._certificate else 'http'}://{self.host}:{self.port}"
 
     def client(self, identity: Identity | None = None, *, attempts: int = 3, timeout_s: float = 30.0) -> S3Client:
         """Return a boto3 client, as admin unless told otherwise."""
@@ -96,6 +112,7 @@ class SeaweedS3(Server):
             region_name=self.region,
             aws_access_key_id=who.access_key_id,
             aws_secret_access_key=who.secret_access_key,
+            verify=str(self._certificate) if self._certificate else None,
             config=Config(
                 retries={"total_max_attempts": attempts},
                 connect_timeout=timeout_s,
@@ -136,7 +153,8 @@ class SeaweedS3(Server):
             }
             for who in self.identities
         ]
-        private_file(self.dir / "s3.json", json.dumps({"identities": identities}))
+        kms = {"default_provider": "local", "providers": {"local": {"type": "local", "enableOnDemandCreate": True}}}
+        private_file(self.dir / "s3.json", json.dumps({"identities": identities, "kms": kms}))
 
     def environment(self) -> Mapping[str, str]:
         """One copy of each volume (or a bucket takes seven at once), a bound on memory."""
@@ -149,6 +167,7 @@ class SeaweedS3(Server):
     def argv(self) -> Sequence[str]:
         """Return the command line of master, volume, filer and S3 gateway in one process."""
         port = self.ports
+        tls = [f"-s3.cert.file={self._certificate}", f"-s3.key.file={self._certificate}"] if self._certificate else []
         return [
             *(str(self._weed), "-logtostderr=true", "server"),
             *(f"-ip={self.host}", f"-ip.bind={self.host}", f"-dir={self.dir / 'data'}"),
@@ -161,6 +180,7 @@ class SeaweedS3(Server):
             *("-master.telemetry=false", "-master.volumeSizeLimitMB=256", "-volume.max=200"),
             *("-volume.preStopSeconds=0", "-master.electionTimeout=1s", "-master.heartbeatInterval=50ms"),
             *("-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false"),
+            *(*tls, f"-s3.domainName={self._domain}"),
         ]
 
     def probe(self) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from drd.errors import Cancelled, ObjectMissing, StoreError, StoreRefused, Store
 from drd.model import Secret
 from drd.stores.s3 import S3Settings, S3Store
 from drd.stores.wrappers.retry import Retry, RetryPolicy, RetryStore
+from tests.support.certificates import self_signed
 
 pytestmark = pytest.mark.integration
 
@@ -143,14 +146,51 @@ def test_writer_under_opaque_etags(s3: SeaweedS3, bucket: str) -> None:
     assert store_as(s3, bucket, s3.reader).get("b") == b"data"
 
 
-def test_encryption_at_rest(s3: SeaweedS3, bucket: str) -> None:
-    """A put with SSE-S3 and a storage class is stored so, and read back."""
-    store = store_as(s3, bucket, s3.objects, server_side_encryption="AES256", storage_class="STANDARD_IA")
+@pytest.mark.parametrize(("encryption", "key_id"), [("AES256", None), ("aws:kms", "drd-key")])
+def test_encryption_at_rest(s3: SeaweedS3, bucket: str, encryption: str, key_id: str | None) -> None:
+    """A put with SSE-S3 or SSE-KMS and a storage class is stored so, and read back, whole and in part."""
+    settings = {"server_side_encryption": encryption, "kms_key_id": key_id, "storage_class": "STANDARD_IA"}
+    store = store_as(s3, bucket, s3.objects, **settings)
     store.put("k", b"data")
-    assert store.get("k") == b"data"
+    assert (store.get("k"), store.get("k", start=1, length=2)) == (b"data", b"at")
     head = s3.client().head_object(Bucket=bucket, Key="k")
-    assert head["ServerSideEncryption"] == "AES256"
+    assert (head["ServerSideEncryption"], head.get("SSEKMSKeyId")) == (encryption, key_id)
     assert head["StorageClass"] == "STANDARD_IA"
+    assert [(item.name, item.detail) for item in store.check() if item.outcome != "ok"] == []
+
+
+def test_tls_and_the_bucket_in_the_host_name(
+    start_s3: Callable[..., SeaweedS3], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a private authority, with the bucket in path or host name, every line of the check is well."""
+    certificate = self_signed(tmp_path, "s3.drd.test", "*.s3.drd.test")
+    server = start_s3(certificate=certificate, domain="s3.drd.test")
+    bucket = server.fresh_bucket()
+    asked: set[str] = set()
+    really = socket.getaddrinfo
+
+    def resolve(host: str, *rest: Any, **more: Any) -> Any:
+        asked.add(host)
+        return really("127.0.0.1" if str(host).endswith(".drd.test") else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    named = f"https://s3.drd.test:{server.port}"
+    for style, host in (("path", "s3.drd.test"), ("virtual", f"{bucket}.s3.drd.test")):
+        asked.clear()
+        store = store_as(
+            server, bucket, server.objects, endpoint_url=named, addressing_style=style, ca_file=certificate, prefix="p"
+        )
+        assert [(item.name, item.detail) for item in store.check() if item.outcome != "ok"] == []
+        store.put(style, b"data")
+        assert store.get(style) == b"data"
+        store.close()
+        assert asked == {host}
+    assert {item["Key"] for item in server.client().list_objects_v2(Bucket=bucket)["Contents"]} == {
+        "p/path",
+        "p/virtual",
+    }
+    with pytest.raises(StoreRefused, match="certificate"):
+        store_as(server, bucket, server.objects).get("p/path")
 
 
 def test_prefixes_share_a_bucket(s3: SeaweedS3, bucket: str) -> None:

@@ -10,17 +10,12 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from drd.errors import (
     ConfigError,
@@ -33,6 +28,7 @@ from drd.errors import (
 )
 from drd.model import Secret
 from drd.stores.s3 import S3Settings, S3Store
+from tests.support.certificates import self_signed
 from tests.support.scripted_http import Scripted, s3_error, scripted
 
 ACCESS, SECRET, TOKEN = "AKIDVISIBLE", "sEcReTvAlUe0123456789", "tOkEnVaLuE9876543210"
@@ -332,26 +328,6 @@ def test_silent_and_absent_servers() -> None:
         silent.listen()
         with pytest.raises(StoreUnavailable, match="in time"):
             store_at(url).get("k")
-
-
-def self_signed(folder: Path) -> Path:
-    """Make a certificate for 127.0.0.1 with its key in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "scripted")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    plain = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path = folder / "server.pem"
-    path.write_bytes(plain + certificate.public_bytes(pem))
-    return path
 
 
 def test_private_authority(tmp_path: Path) -> None:
