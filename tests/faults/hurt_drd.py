@@ -1,15 +1,18 @@
 """Run a ``drd`` command that is hurt at one step of a restore in place: killed, refused, or shown other data.
 
-``python hurt_drd.py HOW WHERE ARGUMENT…``. HOW is ``kill`` (as ``kill -9`` would, exit 9), ``fail`` (the server
-refuses) or ``differ`` (what was built reads back otherwise). WHERE is ``before:STEP`` or ``after:STEP`` of a step of
-:class:`drd.protocols.Replacer`, or ``MODULE:FUNCTION:N``: before the N-th call of a function of drd's.
+``python hurt_drd.py HOW WHERE ARGUMENT…``. HOW is ``kill`` (as ``kill -9`` would, exit 9), ``interrupt`` (as Ctrl-C
+would), ``fail`` (the server refuses) or ``differ`` (what was built reads back otherwise). WHERE is ``before:STEP`` or
+``after:STEP`` of a step of :class:`drd.protocols.Replacer`, or ``MODULE:FUNCTION:N``: before the N-th call of a
+function of drd's.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -49,9 +52,13 @@ class HurtReplacer:
 
 
 def strike(how: str) -> None:
-    """Die, or be refused."""
+    """Die, be interrupted, or be refused."""
     if how == "kill":
         os._exit(DIED)
+    if how == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)  # until it is heard
+        return
     raise TargetError("the server refuses (planted)", hint="this is a test")
 
 

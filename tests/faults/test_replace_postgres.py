@@ -70,6 +70,7 @@ def backed_up(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> I
         for statement in (
             "CREATE TABLE t (id int PRIMARY KEY, v text)",
             "INSERT INTO t VALUES (1, 'one'), (2, 'two')",
+            f"ALTER TABLE t OWNER TO {role}",
             f"ALTER DATABASE {name} OWNER TO {role}",
             f"ALTER DATABASE {name} SET work_mem = '7MB'",
             f"ALTER DATABASE {name} CONNECTION LIMIT 40",
@@ -160,12 +161,18 @@ def test_dry_run(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("how", "where"),
-    [("fail", "after:stage"), ("differ", "after:fingerprint"), ("fail", "drd.engines.postgres.moves:_rename:2")],
+    [
+        ("interrupt", "after:stage"),
+        ("fail", "after:stage"),
+        ("differ", "after:fingerprint"),
+        ("fail", "drd.engines.postgres.moves:_rename:2"),
+    ],
 )
 def test_a_failure_changes_nothing(world: World, how: str, where: str) -> None:
     """A refusal at any step, or data that reads back otherwise: the live data is as it was, nothing is left."""
     done = hurt(world.site, how, where, *REPLACE)
-    assert done.returncode == (20 if how == "differ" else 13), done.stdout + done.stderr
+    assert done.returncode == {"differ": 20, "interrupt": 130, "fail": 13}[how], done.stdout + done.stderr
+    assert "could not" not in done.stdout + done.stderr
     world.untouched()
     assert world.site("restore", "list", "--json").succeeds().json["restores"][0]["state"] == "failed"
 
@@ -229,4 +236,31 @@ def test_who_may_not(world: World) -> None:
         world.untouched()
     finally:
         with world.server.connect() as session:
+            session.execute(f"DROP ROLE {role}".encode())
+
+
+def test_as_the_owner(world: World) -> None:
+    """The owner with CREATEDB may; a superuser's session, which it cannot end, stops the swap and nothing else."""
+    role, owner = f"{world.database}_user", f"{world.database}_owner"
+    with world.server.connect() as session:
+        session.execute(
+            f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{world.server.password}' IN ROLE {owner}".encode()
+        )
+    with world.server.connect(world.database) as session:
+        session.execute(f"GRANT ALL ON SCHEMA public TO {owner}".encode())
+    try:
+        site = world.site.at(world.site.folder / "owner")
+        site.sources["shop"]["url"] = world.server.url(world.database, user=role)
+        with world.server.connect(world.database) as session:
+            site(*REPLACE).fails(13, "could not be ended", "the live data was not touched", hint="pg_signal_backend")
+            assert session.execute("SELECT count(*) FROM t").fetchone() == (2,)
+        world.untouched()
+        restore = site(*REPLACE, "--json").succeeds().json["restores"][0]["replaced"]["restore"]
+        assert world.rows() == BEFORE
+        site("restore", "undo", restore).succeeds()
+        site("restore", "drop-old", restore).succeeds()
+        world.untouched()
+    finally:
+        with world.server.connect() as session:
+            session.execute(f"DROP OWNED BY {role}".encode())
             session.execute(f"DROP ROLE {role}".encode())

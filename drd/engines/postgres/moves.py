@@ -19,7 +19,7 @@ from psycopg import sql
 from drd.engines.postgres.connection import Endpoint, Session, mapped
 from drd.errors import TargetError
 
-_TRIES = 3
+_TRIES = 2
 _AGAIN_S = 0.02
 
 
