@@ -12,6 +12,7 @@ from drd.errors import DrdError, SourceError, StoreForbidden
 from drd.model import CheckItem
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import side_by_side
+from drd.repository.restores import Restores
 
 MAX_LOOK_S = 120.0
 """How long a server may take to answer all questions of a check."""
@@ -34,7 +35,7 @@ class CheckReport:
 
 def check(ports: Ports, sources: Sequence[Source]) -> CheckReport:
     """Check the store, the keys, the spool and every source; raises nothing that an item can say."""
-    items = [*ports.store.check(), _repository(ports), *_keys(ports), _signing(ports), _spool(ports)]
+    items = [*ports.store.check(), _repository(ports), *_keys(ports), _signing(ports), *_restores(ports), _spool(ports)]
     for source, found in zip(sources, side_by_side(sources, lambda s: _source(ports, s)), strict=True):
         items.extend(CheckItem(f"{source.name}: {item.name}", item.outcome, item.detail, item.hint) for item in found)
     return CheckReport(tuple(items))
@@ -105,6 +106,26 @@ def _signing(ports: Ports) -> CheckItem:
         detail = f"on, and unsigned backups from before {limit:%Y-%m-%d %H:%M:%S} UTC count too"
         return CheckItem(name, "warning", detail, "take signing.accept_unsigned_before out when none of them is needed")
     return CheckItem(name, "ok", f"on, {len(signing.trust.public_keys)} public key(s)")
+
+
+def _restores(ports: Ports) -> list[CheckItem]:
+    """Name restores in place that a killed drd left half-way, unless one is at it right now."""
+    try:
+        records, _ = Restores(ports.store).all()
+    except StoreForbidden:
+        return []  # a role that only backs up; who restores is told
+    except DrdError as error:
+        return [CheckItem("restores", "failed", error.message, error.hint)]
+    return [
+        CheckItem(
+            "restores",
+            "warning",
+            f"the restore {record.id} over {record.source} is under way, or was interrupted",
+            f"if no drd works on it: drd restore undo {record.id}",
+        )
+        for record in records
+        if record.interrupted
+    ]
 
 
 def _spool(ports: Ports) -> CheckItem:

@@ -14,6 +14,7 @@ from drd.errors import CatalogError, ConfigError, LeaseError, StoreUnavailable, 
 from drd.model import Fingerprint, Notice, Recovered
 from drd.ops import replace, replaced, restore
 from drd.ops.backup import back_up
+from drd.ops.check import check
 from drd.ops.ports import Ports, Source
 from drd.repository.pins import Pins
 from drd.repository.restores import Restores
@@ -216,6 +217,8 @@ def test_interrupted_and_found(tmp_path: Path) -> None:
     del world.replacer.recover
     assert world.phase() == "swapping"
     (record,), _ = Restores(world.ports.store).all()
+    (item,) = [item for item in check(world.ports, []).items if item.name == "restores"]
+    assert (item.outcome, record.id in item.hint) == ("warning", True)
     with pytest.raises(ConfigError, match="interrupted"):
         replaced.drop_old(world.ports, world.source, record.id)
     ((name, first),) = replace.recover_interrupted(world.ports, [world.source])
