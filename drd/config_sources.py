@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
+from drd.config_chains import MaxChain
 from drd.config_retention import OddnessConfig, RetentionRules
 from drd.config_urls import (
     ClickHouseUrl,
@@ -75,7 +76,21 @@ class SourceBase(Section):
     )
 
 
-class PostgresConfig(SourceBase):
+class ChainedSource(SourceBase):
+    """What sources have whose backups may build on each other."""
+
+    full_every: Duration | None = Field(
+        default=None,
+        description="A full backup is taken when the last full one is this old. Default: incremental.full_every.",
+    )
+    max_chain: MaxChain | None = Field(
+        default=None,
+        description="How many incremental backups may stand on one full backup; 0: every backup is full. "
+        "Default: incremental.max_chain.",
+    )
+
+
+class PostgresConfig(ChainedSource):
     """A PostgreSQL server (12 to 18), or databases of it."""
 
     type: Literal["postgres"] = Field(description="The kind of database.")

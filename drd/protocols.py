@@ -34,6 +34,7 @@ from drd.model import (
 )
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
+Cut: TypeAlias = Literal["size", "rows"]
 
 
 class Store(Protocol):
@@ -96,8 +97,12 @@ class ArtifactWriter(Protocol):
 class ArtifactSink(Protocol):
     """Where a dump goes. Thread-safe: several artifacts may be open at once, each costs up to one part of memory."""
 
-    def open(self, name: str) -> ArtifactWriter:
-        """Begin an artifact; ``name`` is unique in a backup: safe segments joined by ``/``, never a table's name."""
+    def open(self, name: str, *, cut: Cut = "size") -> ArtifactWriter:
+        """Begin an artifact; ``name`` is unique in a backup: safe segments joined by ``/``, never a table's name.
+
+        ``cut`` says where parts may end: ``size``, by their size alone; ``rows``, after a newline, so that parts of
+        lines that did not change since the last backup are the same parts again.
+        """
 
 
 class ArtifactStream(Protocol):
@@ -137,6 +142,18 @@ class ArtifactReader(Protocol):
 
 
 @dataclass(frozen=True)
+class Ancestor:
+    """A backup that another one builds on: what its manifest says, and how to read its artifacts.
+
+    ``open`` raises :class:`~drd.errors.ConfigError` when they are encrypted and no identity is configured here, which
+    is usual where backups are made.
+    """
+
+    backup: Backup
+    open: Callable[[], AbstractContextManager[ArtifactReader]]
+
+
+@dataclass(frozen=True)
 class WorkContext:
     """What an operation lends an engine for one dump, restore, fingerprint or verification.
 
@@ -144,6 +161,10 @@ class WorkContext:
     ``spool_limit_bytes`` in it. ``jobs`` is how much parallelism to ask of client tools. ``direct_prefix`` is the
     key prefix (without the repository's own prefix, ending in ``/``) a server may write to itself.
     ``deadline_s`` bounds waits on a server that makes no progress. ``now`` reads the wall clock.
+
+    ``ancestors``, oldest first, are in a dump the chain that the backup may build on (its parent last; none: it must
+    be full), and in a restore or verification the chain that it does build on. Parts that an engine writes as they were
+    are shared without its doing; one that leaves data out, since the parent has it, says so by ``DumpResult.kind``.
     """
 
     backup_id: str
@@ -156,6 +177,7 @@ class WorkContext:
     direct_prefix: str
     deadline_s: float
     now: Callable[[], datetime]
+    ancestors: tuple[Ancestor, ...] = ()
 
 
 class Engine(Protocol):

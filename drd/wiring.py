@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from drd.cancel import CancelToken
 from drd.config import Config
 from drd.config_model import S3StoreConfig
-from drd.config_sources import PostgresConfig, SourceConfig
+from drd.config_sources import ChainedSource, PostgresConfig, SourceConfig
 from drd.config_values import SecretRef
 from drd.errors import ConfigError
 from drd.model import Backup, EngineKind, Progress, Secret
-from drd.ops.ports import Ports, Source, Tuning
+from drd.ops.ports import Chaining, Ports, Source, Tuning
 from drd.ops.runbook import FolderLocation, S3Location
 from drd.protocols import Format, Store
 from drd.repository.catalog import Catalog
@@ -118,6 +118,7 @@ class Services:
             labels=dict(config.labels),
             replacer=replacer_of(config, self.config),
             odd_fall=self.odd_fall(name),
+            chaining=Chaining(*self.config.incremental.of(config)) if isinstance(config, ChainedSource) else None,
         )
 
     def odd_fall(self, source: str) -> float | None:

@@ -25,6 +25,12 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         description="Back up sources side by side. One that fails does not stop the others (exit 3).",
     )
     now.add_argument("sources", nargs="*", metavar="SOURCE", help="sources to back up (all of the configuration)")
+    now.add_argument(
+        "--kind",
+        choices=("auto", "full", "incremental"),
+        default="auto",
+        help="whether to build on the backup before it: auto (as full_every and max_chain say), full, incremental",
+    )
     now.set_defaults(run=run)
 
 
@@ -36,7 +42,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     services = session.services
     sources = services.sources(args.sources)
     with session.show_progress("backup"):
-        report = back_up(services.ports, sources)
+        report = back_up(services.ports, sources, kind=args.kind)
     pruned = None
     if services.config.retention.auto and not session.cancel.cancelled:
         pruned = prune_after(services.ports, report, services.policies([source.name for source in sources]))
@@ -101,3 +107,6 @@ def _print(report: BackupReport) -> None:
             for backup in done
         ]
         print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "STORED", "ROWS/KEYS", "TIME"), rows))
+    for source in report.sources:
+        if source.backup:
+            print(f"  {source.source}: {source.backup.kind}: {source.kind_reason}")

@@ -76,7 +76,8 @@ def backup_report(report: BackupReport) -> dict[str, Json]:
     lines: list[Json] = []
     for source in report.sources:
         if source.backup is not None:
-            lines.append(backup(source.backup, warnings=notices(source.notices)))
+            line = backup(source.backup, warnings=notices(source.notices))
+            lines.append(line | {"kind_reason": source.kind_reason})
         else:
             lines.append(
                 {
@@ -98,16 +99,22 @@ def backup_report(report: BackupReport) -> dict[str, Json]:
     return {"outcome": report.outcome, "duration_s": round(report.duration_s, 3), "backups": lines}
 
 
-def catalog(entries: list[HeadEntry], grown: dict[str, dict[str, Growth]]) -> dict[str, Json]:
-    """Return the document of ``list``; what is no good is a line with outcome ``damaged`` or ``untrusted``."""
-    return {
-        "backups": [
-            backup(entry.backup) | growth(grown[entry.source][entry.id])
-            if entry.backup
-            else {"id": entry.id, "source": entry.source, "outcome": unusable(entry), "problem": entry.problem}
-            for entry in entries
-        ]
-    }
+def catalog(entries: list[HeadEntry], broken: dict[str, str], grown: dict[str, dict[str, Growth]]) -> dict[str, Json]:
+    """Return the document of ``list``.
+
+    What is no good is a line with outcome ``damaged`` or ``untrusted``; so is a backup of ``broken``, whose chain is
+    not whole.
+    """
+    lines: list[Json] = []
+    for entry in entries:
+        if entry.backup is None:
+            lines.append({"id": entry.id, "source": entry.source, "outcome": unusable(entry), "problem": entry.problem})
+            continue
+        line = backup(entry.backup) | growth(grown[entry.source][entry.id])
+        if entry.id in broken:
+            line |= {"outcome": "damaged", "problem": broken[entry.id]}
+        lines.append(line)
+    return {"backups": lines}
 
 
 def growth(value: Growth) -> dict[str, Json]:

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     """Print the catalog."""
     from drd.ops.presence import demand_repository
     from drd.repository.oddness import growth
+    from drd.repository.planning import broken_chain
 
     services = session.services
     catalog = services.ports.catalog
@@ -41,21 +42,26 @@ def run(args: argparse.Namespace, session: Session) -> int:
     else:
         surveys = {name: catalog.survey(name) for name in ([args.source] if args.source else known)}
     entries = sorted((e for s in surveys.values() for e in s.entries), key=lambda entry: (entry.id, entry.source))
+    by_id = {entry.id: entry.backup for entry in entries if entry.backup}
+    broken = {found: reason for found, backup in by_id.items() if (reason := broken_chain(backup, by_id))}
     grown = {
         name: growth([entry.backup for entry in survey.entries if entry.backup], services.odd_fall(name))
         for name, survey in surveys.items()
     }
     if session.as_json:
-        documents.emit(documents.catalog(entries, grown))
+        documents.emit(documents.catalog(entries, broken, grown))
     elif not entries:
         print("No backups yet. Take one with: drd backup now")
     else:
-        _print(entries, {source: survey.unfinished for source, survey in surveys.items()}, grown)
+        _print(entries, broken, {source: survey.unfinished for source, survey in surveys.items()}, grown)
     return 0
 
 
 def _print(
-    entries: list[HeadEntry], unfinished: dict[str, tuple[str, ...]], grown: dict[str, dict[str, Growth]]
+    entries: list[HeadEntry],
+    broken: dict[str, str],
+    unfinished: dict[str, tuple[str, ...]],
+    grown: dict[str, dict[str, Growth]],
 ) -> None:
     from drd.ops.oddness import fall_words
 
@@ -69,7 +75,7 @@ def _print(
             (
                 backup.source,
                 backup.id,
-                backup.kind,
+                f"{backup.kind} ← {backup.parent[-6:]}" if backup.parent else backup.kind,
                 render.size(backup.plain_bytes),
                 _percent(grown[entry.source][entry.id].data),
                 render.size(backup.stored_bytes),
@@ -86,6 +92,9 @@ def _print(
     width = max(map(len, sizes_of))
     for source, sizes in sizes_of.items():
         print(f"  {source:<{width}}  {sparkline(sizes[-30:])}  {render.plural(len(sizes), 'backup')}")
+    for entry in entries:
+        if entry.backup and (reason := broken.get(entry.id)):
+            print(f"{render.mark('failed')} {entry.source}: {entry.id} cannot be restored: {reason}")
     for source, of in grown.items():
         for backup_id, found in sorted(of.items()):
             for fall in found.falls:

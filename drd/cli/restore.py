@@ -237,7 +237,8 @@ def _print_plan(at: datetime, planned: list[PlannedRestore]) -> None:
     rows = [
         (
             item.source,
-            f"{item.backup.id} {item.backup.kind}",
+            f"{item.backup.id} {item.backup.kind}"
+            + (f", on {render.plural(len(item.ancestors), 'ancestor')}" if item.ancestors else ""),
             render.point(item.backup.recovery_point),
             render.span(item.gap_s),
             item.target.description,

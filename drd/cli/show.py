@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents, render
 from drd.cli.session import Session
 from drd.errors import IntegrityError
+
+if TYPE_CHECKING:  # pulls in the repository
+    from drd.model import Backup
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     elif backup.signature:
         checked = catalog.signing.trust is not None
         signature += ", checked" if checked else ", not checked: no signing.public_keys are configured"
+    shared = shared_bytes(backup)
     facts = [
         ("source", f"{backup.source} ({backup.engine} {backup.engine_version})"),
         ("state as of", render.point(backup.recovery_point)),
@@ -56,6 +60,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         ("taken", f"{render.when(backup.started_at)}, in {render.span(backup.duration_s)}"),
         ("data", f"{render.size(backup.plain_bytes)} in {render.plural(len(backup.artifacts), 'artifact')}"),
         ("stored", f"{render.size(backup.stored_bytes)}, {backup.compression}, encryption {backup.encryption}"),
+        *([("shared", f"{render.size(shared)} more, in the folders of {_owners(backup)}")] if shared else ()),
         ("rows or keys", render.number(backup.rows)),
         ("signature", signature),
         *(("recipient", recipient) for recipient in backup.recipients),
@@ -85,3 +90,17 @@ def run(args: argparse.Namespace, session: Session) -> int:
             f"\n  restore it with: drd restore --at {documents.moment(backup.recovery_point)} --source {backup.source}"
         )
     return code
+
+
+def shared_bytes(backup: Backup) -> int:
+    """Return the size of the stored parts that are not the backup's own: its ancestors hold them."""
+    parts = (part for artifact in backup.artifacts for part in artifact.parts)
+    others = {part.key: part.stored_bytes for part in parts if f"/{backup.id}/" not in part.key}
+    return sum(others.values())
+
+
+def _owners(backup: Backup) -> str:
+    from drd.repository.references import needed_by
+
+    owners = sorted(needed_by(backup))
+    return f"{', '.join(owners[:2])} and {len(owners) - 2} more" if len(owners) > 3 else ", ".join(owners)

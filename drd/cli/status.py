@@ -72,7 +72,7 @@ def _remarks(report: StatusReport) -> list[str]:
     for item in report.sources:
         name, failed, warning = item.source, render.mark("failed"), render.mark("warning")
         if item.damaged:
-            out.append(f"{failed} {name}: {render.plural(item.damaged, 'damaged manifest')}; see: drd verify {name}")
+            out.append(f"{failed} {name}: {render.plural(item.damaged, 'damaged backup')}; see: drd verify {name}")
         if item.untrusted:
             held = render.plural(item.untrusted, "backup")
             out.append(f"{failed} {name}: {held} not signed by a trusted key, and not counted; see: drd verify {name}")

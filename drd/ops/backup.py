@@ -19,13 +19,13 @@ from drd.model import (
     FINGERPRINT_ARTIFACT,
     Artifact,
     Backup,
-    BackupKind,
     DumpResult,
     Notice,
     Part,
     Progress,
 )
 from drd.ops.bounded import BACKUP_GRACE_S, run_bounded
+from drd.ops.chains import Basis, KindAsked, choose_basis, parent_of, require_still_there
 from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedSink
 from drd.ops.oddness import mark_oddness
@@ -42,7 +42,10 @@ DIRECT_ARTIFACT_PREFIX = "clickhouse/"
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """How the backup of one source went: ``backup`` when it exists, else ``error``."""
+    """How the backup of one source went: ``backup`` when it exists, else ``error``.
+
+    ``kind_reason`` says in a clause why the backup is a full or an incremental one.
+    """
 
     source: str
     engine: str
@@ -51,6 +54,7 @@ class SourceReport:
     backup: Backup | None = None
     error: DrdError | None = None
     notices: tuple[Notice, ...] = ()
+    kind_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,10 @@ class BackupReport:
         return "partial" if done else "failed"
 
 
-def back_up(ports: Ports, sources: Sequence[Source]) -> BackupReport:
+def back_up(ports: Ports, sources: Sequence[Source], *, kind: KindAsked = "auto") -> BackupReport:
     """Back up every source, side by side; a source that fails does not stop the others.
+
+    ``kind`` says whether a backup may, must not or must build on an earlier one.
 
     Raises a :class:`~drd.errors.DrdError` only for what concerns all of them, such as an unreachable store.
     """
@@ -81,63 +87,80 @@ def back_up(ports: Ports, sources: Sequence[Source]) -> BackupReport:
     ports.catalog.signing.require_key()  # found out now, and not after hours of dumping
     info = ports.repository.open_or_create(started_at)
     share = max(1, min(len(sources), MAX_AT_ONCE))
-    reports = side_by_side(sources, lambda source: _report_of(ports, source, info.id, share))
+    reports = side_by_side(sources, lambda source: _report_of(ports, source, info.id, kind, share))
     return BackupReport(started_at, ports.monotonic() - started, tuple(reports))
 
 
-def _report_of(ports: Ports, source: Source, repository_id: str, share: int) -> SourceReport:
+def _report_of(ports: Ports, source: Source, repository_id: str, kind: KindAsked, share: int) -> SourceReport:
     """Back up one source and turn a deliberate error into its report."""
     started = ports.monotonic()
     try:
-        backup, notices = back_up_source(ports, source, repository_id, share=share)
+        backup, reason, notices = back_up_source(ports, source, repository_id, kind=kind, share=share)
     except DrdError as error:
         outcome: Outcome = "cancelled" if isinstance(error, Cancelled) else "failed"
         of_source(error, "backup", source.name)
         ports.progress(Progress(source.name, outcome))
         return SourceReport(source.name, source.engine.kind, outcome, ports.monotonic() - started, error=error)
     ports.progress(Progress(source.name, "done", backup.plain_bytes, backup.plain_bytes))
-    return SourceReport(source.name, source.engine.kind, "ok", ports.monotonic() - started, backup, notices=notices)
+    took = ports.monotonic() - started
+    return SourceReport(source.name, source.engine.kind, "ok", took, backup, notices=notices, kind_reason=reason)
 
 
 def back_up_source(
-    ports: Ports, source: Source, repository_id: str, *, share: int = 1
-) -> tuple[Backup, tuple[Notice, ...]]:
-    """Back up one source under its lease and publish the manifest; return it with what a person should know.
+    ports: Ports, source: Source, repository_id: str, *, kind: KindAsked = "auto", share: int = 1
+) -> tuple[Backup, str, tuple[Notice, ...]]:
+    """Back up one source under its lease and publish the manifest.
 
-    Raises :class:`~drd.errors.DrdError`; then nothing that looks like a backup exists, and what was stored so far
-    has been removed, or will be swept by the next run.
+    Returns it with the reason for its kind and what a person should know. Raises :class:`~drd.errors.DrdError`; then
+    nothing that looks like a backup exists, and what was stored so far has been removed, or will be swept by the next
+    run.
     """
     ports.cancel.raise_if_cancelled()
     probe = ports.look(source, source.engine.probe)
     with hold_lease(ports, source.name) as lease:
-        return back_up_under(ports, source, repository_id, lease, probe.size_bytes, share=share)
+        return back_up_under(ports, source, repository_id, lease, probe.size_bytes, kind=kind, share=share)
 
 
 def back_up_under(
-    ports: Ports, source: Source, repository_id: str, lease: Lease, size_bytes: int | None, *, share: int = 1
-) -> tuple[Backup, tuple[Notice, ...]]:
+    ports: Ports,
+    source: Source,
+    repository_id: str,
+    lease: Lease,
+    size_bytes: int | None,
+    *,
+    kind: KindAsked = "auto",
+    share: int = 1,
+) -> tuple[Backup, str, tuple[Notice, ...]]:
     """Do what :func:`back_up_source` does for one who holds the source's lease; ``size_bytes`` is an estimate."""
     notices = sweep(ports, source.name)
-    backup_id = new_backup_id(ports.now())
     started_at = ports.now()
+    basis = choose_basis(ports, source, kind, repository_id, started_at)
+    backup_id = new_backup_id(started_at)
     try:
         with (
-            ports.work(source.name, backup_id, deadline_s=source.deadline_s, jobs=source.jobs) as ctx,
-            _part_sink(ports, ctx, share) as sink,
+            ports.work(
+                source.name, backup_id, deadline_s=source.deadline_s, jobs=source.jobs, ancestors=basis.chain
+            ) as ctx,
+            _part_sink(ports, ctx, basis, share) as sink,
         ):
             meter = Meter(ports.progress, source.name, "dump", size_bytes)
             observed = ObservedSink(sink, meter)
             result = run_bounded(lambda: source.engine.dump(observed, ctx), ctx.cancel, BACKUP_GRACE_S)
             _write_fingerprint(sink, result)
             artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
-        backup = _describe(ports, source, backup_id, started_at, result, artifacts, repository_id, lease, sink)
+        parent = parent_of(backup_id, basis, result.kind, artifacts)
+        backup = _describe(ports, source, backup_id, started_at, result, artifacts, parent, repository_id, lease, sink)
         backup, odd = mark_oddness(ports, source, backup)
         ports.cancel.raise_if_cancelled()
+        if parent is not None:
+            require_still_there(ports, basis)
         backup = _publish(ports, lease, backup)
     except BaseException as error:
         _undo(ports, source.name, backup_id, error)
         raise
-    return backup, notices + result.notices + odd
+    lonely = basis.parent is not None and parent is None
+    reason = f"it shares nothing with {basis.chain[-1].id}" if lonely else basis.reason
+    return backup, reason, notices + basis.notices + result.notices + odd
 
 
 def _publish(ports: Ports, lease: Lease, backup: Backup) -> Backup:
@@ -172,7 +195,7 @@ def hold_lease(ports: Ports, name: str) -> Iterator[Lease]:
         yield lease
 
 
-def _part_sink(ports: Ports, ctx: WorkContext, share: int) -> PartSink:
+def _part_sink(ports: Ports, ctx: WorkContext, basis: Basis, share: int) -> PartSink:
     tuning = ports.tuning
     return PartSink(
         ports.store,
@@ -183,6 +206,7 @@ def _part_sink(ports: Ports, ctx: WorkContext, share: int) -> PartSink:
         part_size=tuning.part_size_bytes,
         memory_limit_bytes=max(tuning.memory_limit_bytes // share, tuning.part_size_bytes),
         cancel=ctx.cancel,
+        reuse=basis.reuse,
     )
 
 
@@ -259,20 +283,20 @@ def _describe(
     started_at: datetime,
     result: DumpResult,
     artifacts: tuple[Artifact, ...],
+    parent: Backup | None,
     repository_id: str,
     lease: Lease,
     sink: PartSink,
 ) -> Backup:
     """Put together what the manifest will say."""
-    kind: BackupKind = result.kind
     raw_bytes = sum(artifact.stored_bytes for artifact in artifacts if artifact.raw)
     return Backup(
         id=backup_id,
         source=source.name,
         engine=source.engine.kind,
         engine_version=result.engine_version,
-        kind=kind,
-        parent=None,
+        kind="full" if parent is None else "incremental",
+        parent=None if parent is None else parent.id,
         started_at=started_at,
         finished_at=ports.now(),
         recovery_point=result.recovery_point,

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from drd.model import Progress
-from drd.protocols import ArtifactReader, ArtifactSink, ArtifactStream, ArtifactWriter, BytesLike
+from drd.protocols import ArtifactReader, ArtifactSink, ArtifactStream, ArtifactWriter, BytesLike, Cut
 
 
 class Meter:
@@ -37,9 +37,9 @@ class ObservedSink:
         self._sink = sink
         self._meter = meter
 
-    def open(self, name: str) -> ArtifactWriter:
+    def open(self, name: str, *, cut: Cut = "size") -> ArtifactWriter:
         """Begin an artifact."""
-        return _ObservedWriter(self._sink.open(name), self._meter)
+        return _ObservedWriter(self._sink.open(name, cut=cut), self._meter)
 
 
 class _ObservedWriter:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from drd.errors import Cancelled, SourceError, TargetError
 from drd.model import Backup, Progress
 from drd.ops.bounded import LOOK_GRACE_S, run_bounded
 from drd.ops.spool import spool_directory
-from drd.protocols import Clock, Engine, Format, Replacer, Store, WorkContext
+from drd.protocols import Ancestor, Clock, Engine, Format, Replacer, Store, WorkContext
 from drd.repository import layout
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
@@ -47,6 +48,14 @@ class Tuning:
     lease_ttl_s: float = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Chaining:
+    """When backups of a source build on each other: a full one every ``full_every_s``, at most ``max_chain`` on it."""
+
+    full_every_s: float
+    max_chain: int
+
+
 @dataclass(frozen=True)
 class Source:
     """A database to back up or to restore into: its name, the engine bound to it, and how it is to be worked on.
@@ -54,6 +63,7 @@ class Source:
     ``deadline_s`` bounds one backup or restore as a whole; ``jobs`` is the parallelism asked of client tools, None
     for the general one. ``replacer`` puts a backup in the place of the data that this server holds.
     ``odd_fall`` is by what share (0.3: 30 %) rows or bytes may fall before a backup is odd, None for never.
+    ``chaining`` is None where every backup is a full one.
     """
 
     name: str
@@ -63,6 +73,7 @@ class Source:
     labels: dict[str, str] = field(default_factory=dict)
     replacer: Replacer | None = None
     odd_fall: float | None = None
+    chaining: Chaining | None = None
 
 
 @dataclass(frozen=True)
@@ -94,10 +105,17 @@ class Ports:
 
     @contextmanager
     def work(
-        self, source: str, backup_id: str, *, deadline_s: float = NO_DEADLINE_S, jobs: int | None = None
+        self,
+        source: str,
+        backup_id: str,
+        *,
+        deadline_s: float = NO_DEADLINE_S,
+        jobs: int | None = None,
+        ancestors: Sequence[Backup] = (),
     ) -> Iterator[WorkContext]:
         """Lend a private spool directory and the rest of a work context; the directory is gone afterwards.
 
+        ``ancestors`` are the backups that this one builds on, oldest first.
         The context's token is cancelled with the run, or when ``deadline_s`` have passed; the latter is raised as
         :class:`~drd.errors.SourceError`.
         """
@@ -117,6 +135,7 @@ class Ports:
                     direct_prefix=layout.direct_prefix(source, backup_id),
                     deadline_s=min(deadline_s, STALL_S),
                     now=self.now,
+                    ancestors=tuple(Ancestor(found, partial(self.reader, found, cancel=cancel)) for found in ancestors),
                 )
         except OSError as error:
             if error.errno not in _NO_SPACE:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Literal
 
 from drd.errors import DrdError, ObjectMissing, StoreRefused
-from drd.model import BackupHead, Progress
+from drd.model import Backup, BackupHead, Progress
 from drd.ops.backup import BackupReport, hold_lease
 from drd.ops.failures import of_source
 from drd.ops.ports import Ports
@@ -21,7 +21,8 @@ from drd.ops.presence import demand_repository
 from drd.repository import layout
 from drd.repository.catalog import CatalogEntry, HeadEntry
 from drd.repository.pins import Pins
-from drd.repository.planning import chain
+from drd.repository.planning import broken_chain
+from drd.repository.references import References, needed_by
 from drd.repository.retention import Candidate, Decision, Policy, decide
 
 
@@ -132,6 +133,7 @@ def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> Pruned
             decision = _decide(ports, source, entries, policy)
             locks = _Locks(ports, source, entries)
             stored_bytes = {entry.id: entry.backup.stored_bytes for entry in entries if entry.backup}
+            references = References(entries)
             for item in decision.remove:
                 ports.cancel.raise_if_cancelled()
                 lease.ensure()
@@ -139,7 +141,7 @@ def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> Pruned
                     continue
                 ports.progress(Progress(source, "remove", detail=item.id))
                 try:
-                    ports.catalog.remove(source, item.id)
+                    ports.catalog.remove(source, item.id, references)
                 except StoreRefused as error:
                     if not locks.explain(item.id, error):
                         raise
@@ -214,17 +216,16 @@ def _decide(ports: Ports, source: str, entries: Sequence[HeadEntry], policy: Pol
 
 
 def _candidate(entry: HeadEntry, by_id: dict[str, BackupHead], pinned: set[str]) -> Candidate:
-    if entry.backup is None:
-        at, claimed = layout.backup_time(entry.id), entry.distrusted
-        parent, readable = (claimed.parent, True) if claimed else (None, False)
-        return Candidate(entry.id, at, parent, good=False, readable=readable, pinned=entry.id in pinned)
-    try:
-        chain(entry.backup, by_id)
-        good = True
-    except DrdError:
-        good = False
-    backup = entry.backup
-    return Candidate(backup.id, backup.recovery_point, backup.parent, good=good, pinned=backup.id in pinned)
+    """Say what retention must know; a head alone names the parent, not where the parts lie: a plan may lack that."""
+    claimed, pin = entry.claimed, entry.id in pinned
+    if claimed is None:
+        return Candidate(entry.id, layout.backup_time(entry.id), good=False, readable=False, pinned=pin)
+    needs = needed_by(claimed) if isinstance(claimed, Backup) else frozenset[str]()
+    if entry.backup is None:  # not trusted: its word is taken for what it needs, not for its time
+        at = layout.backup_time(entry.id)
+        return Candidate(entry.id, at, claimed.parent, good=False, pinned=pin, needs=needs)
+    good = not broken_chain(claimed, by_id)
+    return Candidate(entry.id, claimed.recovery_point, claimed.parent, good=good, pinned=pin, needs=needs)
 
 
 def _orphans(ports: Ports, source: str, unfinished: Sequence[str], *, swept: bool) -> tuple[Orphan, ...]:

@@ -153,7 +153,7 @@ def put_backup_back(
     saved: list[str] = []
 
     def save_old(engine: Engine) -> None:
-        made, told = back_up_under(ports, replace(target, engine=engine), ports.repository.open().id, lease, None)
+        made, _, told = back_up_under(ports, replace(target, engine=engine), ports.repository.open().id, lease, None)
         Pins(ports.store).pin(made.source, made.id, ports.now())
         notices.extend(told)
         saved.append(made.id)
@@ -241,7 +241,7 @@ class _Run:
     def _save_old(self, engine: Engine, repository_id: str, lease: Lease) -> None:
         """Back the live data up, where that is how it is kept; from here on the record names the way back."""
         live = replace(self._item.into, engine=engine)
-        saved, notices = back_up_under(self._ports, live, repository_id, lease, None)
+        saved, _, notices = back_up_under(self._ports, live, repository_id, lease, None)
         Pins(self._ports.store).pin(saved.source, saved.id, self._ports.now())
         self.notices += notices
         self._enter("swapping", kept=saved.id)

@@ -47,7 +47,8 @@ MAX_NAMED_DIFFERENCES = 5
 class PlannedRestore:
     """One source's way back: which backup, how far before the asked time, and into what.
 
-    ``passed_over`` names newer backups that could not be used, with the reason.
+    ``passed_over`` names newer backups that could not be used, with the reason; ``ancestors`` are what the backup
+    builds on, oldest first.
     """
 
     source: str
@@ -57,6 +58,7 @@ class PlannedRestore:
     target: TargetState
     passed_over: tuple[tuple[str, str], ...] = ()
     notices: tuple[Notice, ...] = ()
+    ancestors: tuple[Backup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,18 @@ def plan(ports: Ports, at: datetime, sources: Sequence[str], target_of: TargetFa
             of_source(error, "restore", choice.source)
             raise
         doubts = _doubts(ports, choice.backup)
-        out.append(PlannedRestore(choice.source, choice.backup, choice.gap_s, into, state, choice.passed_over, doubts))
+        out.append(
+            PlannedRestore(
+                choice.source,
+                choice.backup,
+                choice.gap_s,
+                into,
+                state,
+                choice.passed_over,
+                doubts,
+                choice.ancestors,
+            )
+        )
     return out
 
 
@@ -198,7 +211,13 @@ def restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool) 
     try:
         ports.cancel.raise_if_cancelled()
         with (
-            ports.work(item.source, item.backup.id, deadline_s=item.into.deadline_s, jobs=item.into.jobs) as ctx,
+            ports.work(
+                item.source,
+                item.backup.id,
+                deadline_s=item.into.deadline_s,
+                jobs=item.into.jobs,
+                ancestors=item.ancestors,
+            ) as ctx,
             ports.reader(item.backup, share=share, cancel=ctx.cancel) as artifacts,
         ):
             expected = read_fingerprint(artifacts) if check else None  # a damaged one stops before anything is written

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from drd.model import FINGERPRINT_ARTIFACT, Artifact, Backup, EngineRunbook, Part
 from drd.protocols import Format
+from drd.repository import layout
+from drd.repository.references import needed_by
 
 _SHELL = Path(__file__).with_name("runbook.sh")
 _WHOLE_FOLDER = 4
@@ -66,7 +68,7 @@ def runbook(
         f"{_rule('how')}\n\n{_SHELL.read_text(encoding='utf-8')}",
         f"{_rule(backup.engine)}\n\n{engine.shell}",
         _rule("what to fetch: folders; files with their size, and below each its parts in order, SHA-256 and key"),
-        "parts() {\n    cat <<'PARTS'\n" + "".join(f"{line}\n" for line in _parts(fetched)) + "PARTS\n}\n",
+        "parts() {\n    cat <<'PARTS'\n" + "".join(f"{line}\n" for line in _parts(backup.id, fetched)) + "PARTS\n}\n",
         "main </dev/null  # nothing runs before this line, so half a copy of this script does nothing\n",
     )
     return "\n".join(sections)
@@ -75,12 +77,24 @@ def runbook(
 def needed_bytes(backup: Backup) -> int:
     """Return how much space the script needs.
 
-    All parts are fetched at first; those of a file are removed when it is decoded. So at most the larger of both forms
-    lies there, and one file twice.
+    All parts are fetched at first, and of an ancestor's artifact those that lie between them; those of a file are
+    removed when it is decoded. So at most the larger of both forms lies there, and one file twice.
     """
     fetched = _fetched(backup)
     plain = sum(artifact.plain_bytes for artifact in fetched)
-    return max(plain, sum(a.stored_bytes for a in fetched)) + max((a.stored_bytes for a in fetched), default=0)
+    stored = sum(artifact.stored_bytes for artifact in fetched) + _passed_by(backup.id, fetched)
+    return max(plain, stored) + max((artifact.stored_bytes for artifact in fetched), default=0)
+
+
+def _passed_by(backup_id: str, artifacts: list[Artifact]) -> int:
+    """Estimate the bytes that lie between the parts of ancestors that are fetched by the folder, and come along."""
+    numbers: dict[str, set[int]] = {}
+    for part in (part for artifact in artifacts for part in artifact.parts):
+        if layout.owner_of(part.key) != backup_id:
+            folder, _, name = part.key.rpartition("/")
+            numbers.setdefault(folder, set()).add(int(name.partition(".")[0]))
+    largest = max((part.stored_bytes for artifact in artifacts for part in artifact.parts), default=0)
+    return largest * sum(max(found) + 2 - len(found) for found in numbers.values() if len(found) >= _WHOLE_FOLDER)
 
 
 def settings(backup: Backup, location: S3Location | FolderLocation, engine: EngineRunbook) -> Iterator[tuple[str, str]]:
@@ -107,6 +121,9 @@ def _title(
     yield f"# Restore {backup.id} without drd: {backup.engine} {backup.engine_version}, source {backup.source},"
     yield f"# state as of {backup.recovery_point:%Y-%m-%d %H:%M:%S} UTC, {backup.plain_bytes // _MIB} MiB once decoded."
     yield from (f"# {line}" for line in _signature(backup, checked=signature_checked))
+    if ancestors := sorted(needed_by(backup)):
+        yield "# It is incremental: parts of it lie in the folders of earlier backups, which the store must still hold:"
+        yield from (f"#   {ancestor}" for ancestor in ancestors)
     yield "#"
     yield from (f"# {line}" for line in _WHAT_IT_DOES)
     yield "#"
@@ -179,18 +196,20 @@ def _fetched(backup: Backup) -> list[Artifact]:
     return [] if all(artifact.name == FINGERPRINT_ARTIFACT for artifact in found) else found
 
 
-def _parts(artifacts: list[Artifact]) -> Iterator[str]:
+def _parts(backup_id: str, artifacts: list[Artifact]) -> Iterator[str]:
     """Yield a line a folder, a file, a part; no field but the last can hold a space."""
-    folders = Counter(_folder(part) for artifact in artifacts for part in artifact.parts)
+    folders = Counter(_folder(backup_id, part) for artifact in artifacts for part in artifact.parts)
     yield from (f"folder {folder}" for folder, count in folders.items() if count >= _WHOLE_FOLDER)
     for artifact in artifacts:
         yield f"file {artifact.plain_bytes} {artifact.name}"
         yield from (f"part {part.stored_sha256} {part.key}" for part in artifact.parts)
 
 
-def _folder(part: Part) -> str:
-    """Return the folder of the backup that owns the part: this one, or an ancestor."""
-    return "/".join(part.key.split("/")[:3]) + "/"
+def _folder(backup_id: str, part: Part) -> str:
+    """Return the folder to fetch at once for a part: of this backup all, of an ancestor that artifact alone."""
+    if layout.owner_of(part.key) == backup_id:
+        return layout.backup_prefix(part.key.split("/")[1], backup_id)
+    return f"{part.key.rpartition('/')[0]}/"
 
 
 def _rule(title: str) -> str:

@@ -11,6 +11,7 @@ from drd.ops.choosing import choose_whole
 from drd.ops.coverage import Coverage, coverage
 from drd.ops.ports import Ports
 from drd.ops.presence import why_no_repository
+from drd.repository.planning import broken_chain
 
 _CLOCK_SLACK = timedelta(minutes=1)  # as for the time of a restore
 
@@ -19,6 +20,7 @@ _CLOCK_SLACK = timedelta(minutes=1)  # as for the time of a restore
 class SourceStatus:
     """What the store holds of one source. ``within_rpo`` is None where no RPO is configured.
 
+    ``damaged`` counts what cannot be restored by its manifest or an ancestor's; ``newest`` and ``oldest`` can be.
     ``from_future`` backups have a recovery point that is yet to come, as a clock was wrong: none is the newest before
     its time, or it would hide for so long that no backup is taken. ``untrusted`` backups are not signed by anyone who
     is believed: they are in none of the other numbers.
@@ -72,13 +74,15 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
         # The one that would be restored is read whole: nobody shall hear "yes" because nobody looked.
         entries, choice = choose_whole(ports.catalog, survey.entries, now + _CLOCK_SLACK, name)
         newest = choice.backup if choice else None
-        good = sorted((e.backup for e in entries if e.backup), key=lambda b: b.recovery_point)
+        by_id = {entry.id: entry.backup for entry in entries if entry.backup}
+        sound = (backup for backup in by_id.values() if not broken_chain(backup, by_id))
+        good = sorted(sound, key=lambda b: b.recovery_point)
         out.append(
             SourceStatus(
                 source=name,
                 configured=name in rpo_of,
                 backups=len(good),
-                damaged=sum(entry.claimed is None for entry in entries),
+                damaged=sum(entry.distrusted is None for entry in entries) - len(good),
                 newest=newest,
                 oldest=good[0] if good else None,
                 age_s=(now - newest.recovery_point).total_seconds() if newest else None,

@@ -20,9 +20,8 @@ from drd.repository import layout
 from drd.repository.catalog import CatalogEntry, Survey
 from drd.repository.lease import is_held
 from drd.repository.planning import chain
+from drd.repository.references import needed_by
 from drd.repository.verified import MAX_DAMAGED, Reading
-
-_UNUSABLE = "the backup cannot be restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +183,23 @@ class _SourceRun:
         backup = entry.backup
         if backup is None:
             self.heads.pop(entry.id, None)
-            effect = "the backup does not count: nothing is restored from it" if entry.distrusted else _UNUSABLE
+            effect = f"backup {entry.id} cannot be restored"
+            if entry.distrusted:
+                effect = "the backup does not count: nothing is restored from it"
             return [Problem(layout.manifest_key(entry.source, entry.id), entry.problem or "unreadable", effect)]
         self.heads.setdefault(backup.id, backup)
         problems = _chain_problems(backup, self.heads) + _missing_parts(backup, self._sizes)
         if self._deep and not problems:
             began_at = self._ports.now()
-            problems = _deep(self._ports, backup)
+            problems = _deep(self._ports, backup, self._ancestors(backup))
             own = tuple(sorted({p.subject for p in problems} & set(_own_keys(backup))))
             self.read[backup.id] = Reading(backup.id, began_at, damaged=own[:MAX_DAMAGED])
         return problems
+
+    def _ancestors(self, backup: Backup) -> list[Backup]:
+        """Return the whole manifests of what a backup builds on, oldest first."""
+        found = [self._ports.catalog.read(self._source, head.id) for head in chain(backup, self.heads)]
+        return [entry.backup for entry in found if entry is not None and entry.backup is not None]
 
 
 def _own_keys(backup: Backup) -> list[str]:
@@ -218,33 +224,39 @@ def _leftovers(ports: Ports, source: str, unfinished: Sequence[str]) -> list[Lef
 
 
 def _chain_problems(backup: BackupHead, by_id: Mapping[str, BackupHead]) -> list[Problem]:
+    """Name the ancestor that is missing, unreadable, not trusted or impossible."""
     try:
         chain(backup, by_id)
-    except DrdError as error:
-        return [Problem(backup.id, error.message, _UNUSABLE)]
+    except IntegrityError as error:
+        found = error.subject in by_id
+        subject = error.subject if found else layout.manifest_key(backup.source, error.subject)
+        return [Problem(subject, error.message, f"backup {backup.id} cannot be restored")]
     return []
 
 
 class _Sizes:
-    """Sizes of stored objects, one listing a backup folder, remembered for the folder of one chain at a time."""
+    """Sizes of stored objects, one listing a backup folder, remembered for the folders of one chain at a time."""
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._known: dict[str, dict[str, int]] = {}
 
-    def of(self, key: str) -> int | None:
-        """Return the size of the object, or None when it is missing."""
-        folder = "/".join(key.split("/")[:3]) + "/"
-        if folder not in self._known:
-            if len(self._known) >= 16:
-                self._known.pop(next(iter(self._known)))
+    def settle_on(self, backup: Backup) -> None:
+        """List the folders that a backup refers to, and forget all others."""
+        folders = {layout.backup_prefix(backup.source, owner) for owner in (backup.id, *needed_by(backup))}
+        self._known = {folder: sizes for folder, sizes in self._known.items() if folder in folders}
+        for folder in folders - self._known.keys():
             self._known[folder] = {info.key: info.size_bytes for info in self._ports.store.list(folder)}
-        return self._known[folder].get(key)
+
+    def of(self, key: str) -> int | None:
+        """Return the size of an object of that backup, or None when it is missing."""
+        return self._known["/".join(key.split("/")[:3]) + "/"].get(key)
 
 
 def _missing_parts(backup: Backup, sizes: _Sizes) -> list[Problem]:
     """Check presence and size of every object the manifest names."""
     effect = f"backup {backup.id} cannot be restored"
+    sizes.settle_on(backup)
     out: list[Problem] = []
     for artifact in backup.artifacts:
         for part in artifact.parts:
@@ -257,11 +269,14 @@ def _missing_parts(backup: Backup, sizes: _Sizes) -> list[Problem]:
     return out
 
 
-def _deep(ports: Ports, backup: Backup) -> list[Problem]:
+def _deep(ports: Ports, backup: Backup, ancestors: Sequence[Backup]) -> list[Problem]:
     """Read every byte: digests, decryption, decompression, then the engine's own format."""
     out: list[Problem] = []
     meter = Meter(ports.progress, backup.source, "verify", backup.plain_bytes)
-    with ports.reader(backup) as artifacts, ports.work(backup.source, backup.id) as ctx:
+    with (
+        ports.reader(backup) as artifacts,
+        ports.work(backup.source, backup.id, ancestors=ancestors) as ctx,
+    ):
         observed = ObservedReader(artifacts, meter)
         try:
             out.extend(ports.formats(backup.engine).verify(backup, observed, ctx))

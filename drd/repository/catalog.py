@@ -17,6 +17,7 @@ from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, ObjectMissing
 from drd.model import Backup, BackupHead
 from drd.protocols import Store
 from drd.repository import layout, manifest
+from drd.repository.references import References
 from drd.repository.repository import NewerFormat, Repository
 from drd.repository.signing import Signing, refusal
 
@@ -223,10 +224,8 @@ class Catalog:
         ]
         if not candidates:  # the rule, which must not cost a look into every manifest
             return SweepReport((), 0, 0)
-        entries = self.entries(source)
-        needed = _referred(entries)
-        unreadable = max((entry.id for entry in entries if entry.claimed is None), default="")
-        kept = [found for found in candidates if found in needed or found[:16] <= unreadable[:16]]
+        references = References(self.entries(source))
+        kept = [found for found in candidates if references.users_of(found)]
         swept: list[str] = []
         objects = size = 0
         for found in candidates:
@@ -241,14 +240,18 @@ class Catalog:
                 objects, size = objects + count, size + freed
         return SweepReport(tuple(swept), objects, size, tuple(kept))
 
-    def remove(self, source: str, backup_id: str) -> tuple[int, int]:
+    def remove(self, source: str, backup_id: str, references: References | None = None) -> tuple[int, int]:
         """Delete a backup: its manifest first, from which moment it is none, then its parts.
 
         Returns how many other objects went, and their bytes. Resumable: what an interrupted removal left is unfinished,
-        and swept. The caller holds the source's lease and knows that no other backup needs its parts. Raises store
-        errors.
+        and swept. The caller holds the source's lease since before ``references`` were read, of all backups of the
+        source (they are read now where none are given); the removed one is forgotten there. Raises IntegrityError, with
+        nothing deleted, while another backup needs it, and store errors.
         """
+        references = references or References(self.entries(source))
+        references.require_unused(backup_id)
         self._store.delete([layout.manifest_key(source, backup_id)])
+        references.forget(backup_id)
         return self.discard(source, backup_id)
 
     def locked_until(self, source: str, backup_id: str) -> datetime | None:
@@ -387,12 +390,3 @@ def _read_all(
         return first + [read(*place) for place in rest]
     with ThreadPoolExecutor(_READERS, thread_name_prefix="drd-catalog") as pool:
         return first + list(pool.map(lambda place: read(*place), rest))
-
-
-def _referred(entries: Sequence[CatalogEntry]) -> set[str]:
-    """Return the ids of all backups whose folder some manifest refers to."""
-    backups = [entry.claimed for entry in entries if entry.claimed is not None]
-    owners = {
-        layout.owner_of(part.key) for backup in backups for artifact in backup.artifacts for part in artifact.parts
-    }
-    return owners | {backup.parent for backup in backups if backup.parent is not None}

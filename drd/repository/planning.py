@@ -115,7 +115,7 @@ def recoverable_window(entries: Iterable[HeadEntry]) -> tuple[datetime, datetime
     """Return the oldest and the newest recovery point of the restorable ones of one source's backups."""
     backups = [entry.backup for entry in entries if entry.backup is not None]
     by_id = {backup.id: backup for backup in backups}
-    points = [backup.recovery_point for backup in backups if _is_whole(backup, by_id)]
+    points = [backup.recovery_point for backup in backups if not broken_chain(backup, by_id)]
     return (min(points), max(points)) if points else None
 
 
@@ -123,12 +123,13 @@ def _ids(backup: BackupHead, ancestors: Sequence[BackupHead]) -> set[str]:
     return {backup.id, *(ancestor.id for ancestor in ancestors)}
 
 
-def _is_whole(backup: BackupHead, by_id: Mapping[str, BackupHead]) -> bool:
+def broken_chain(backup: BackupHead, by_id: Mapping[str, BackupHead]) -> str:
+    """Say in a line why :func:`chain` refuses; an empty line when every ancestor is there."""
     try:
         chain(backup, by_id)
-    except IntegrityError:
-        return False
-    return True
+    except IntegrityError as error:
+        return error.message
+    return ""
 
 
 def _refusal(entries: Sequence[HeadEntry], at: datetime, source: str) -> str:

@@ -6,6 +6,7 @@ nothing, and a clock that jumped removes nothing. What no rule may remove is lis
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -50,7 +51,8 @@ class Candidate:
     """What retention needs to know of one backup.
 
     ``at`` is its recovery point. ``good`` is false when the manifest is damaged or an ancestor is missing, ``readable``
-    when it does not even say whom it needs; ``proven`` is true when a drill restored it. A backup in progress has no
+    when it does not even say whom it needs; ``needs`` are backups besides the parent that it cannot be restored
+    without; ``proven`` is true when a drill restored it. A backup in progress has no
     manifest and so is no candidate at all.
     """
 
@@ -61,6 +63,12 @@ class Candidate:
     readable: bool = True
     proven: bool = False
     pinned: bool = False
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def ancestors(self) -> frozenset[str]:
+        """The parent and all others that it needs."""
+        return self.needs if self.parent is None else self.needs | {self.parent}
 
 
 class Guard(Enum):
@@ -169,30 +177,40 @@ def _by_guards(backups: Sequence[Candidate], good: Sequence[Candidate], reasons:
 
 
 def _keep_ancestors(by_id: dict[str, Candidate], reasons: dict[str, list[str]]) -> None:
-    """Keep every ancestor of what is kept; an ancestor kept for another reason gets this one too."""
-    for kept in [c for c in by_id.values() if reasons[c.id]]:
-        seen = {kept.id}
-        parent = kept.parent
-        while parent is not None and parent in by_id and parent not in seen:
-            seen.add(parent)
-            if Guard.ANCESTOR.value not in reasons[parent]:
-                reasons[parent].append(Guard.ANCESTOR.value)
-            parent = by_id[parent].parent
+    """Keep whatever a kept backup needs; what is kept for another reason gets this one too."""
+    todo = [c.id for c in by_id.values() if reasons[c.id]]
+    seen: set[str] = set()
+    while todo:
+        kept = todo.pop()
+        if kept in seen:
+            continue
+        seen.add(kept)
+        for needed in (by_id[kept].ancestors - {kept}) & by_id.keys():
+            if Guard.ANCESTOR.value not in reasons[needed]:
+                reasons[needed].append(Guard.ANCESTOR.value)
+            todo.append(needed)
 
 
 def _children_first(backups: Sequence[Candidate]) -> list[Candidate]:
-    """Order so that each backup stands before its parent, else newest first."""
+    """Order so that each backup stands before all that it needs, else newest first."""
     by_id = {c.id: c for c in backups}
-
-    def depth(candidate: Candidate) -> int:
-        count, seen = 0, {candidate.id}
-        while candidate.parent in by_id and candidate.parent not in seen:
-            seen.add(candidate.parent or "")
-            candidate = by_id[candidate.parent or ""]
-            count += 1
-        return count
-
-    return sorted(backups, key=depth, reverse=True)
+    users: dict[str, int] = dict.fromkeys(by_id, 0)
+    for candidate in backups:
+        for needed in (candidate.ancestors - {candidate.id}) & by_id.keys():
+            users[needed] += 1
+    order: list[Candidate] = []
+    rank = {c.id: number for number, c in enumerate(backups)}
+    free = [rank[c.id] for c in backups if not users[c.id]]
+    heapq.heapify(free)
+    while free:
+        candidate = backups[heapq.heappop(free)]
+        order.append(candidate)
+        for needed in (candidate.ancestors - {candidate.id}) & by_id.keys():
+            users[needed] -= 1
+            if not users[needed]:
+                heapq.heappush(free, rank[needed])
+    done = {c.id for c in order}
+    return order + [c for c in backups if c.id not in done]  # needing each other in a circle: none of drd's making
 
 
 def _in_words(policy: Policy) -> str:

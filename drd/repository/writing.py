@@ -23,11 +23,12 @@ from typing import Self
 from drd.cancel import CancelToken
 from drd.errors import Cancelled, IntegrityError
 from drd.model import Artifact, Part
-from drd.protocols import BytesLike, Store
+from drd.protocols import BytesLike, Cut, Store
 from drd.repository import layout
 from drd.repository.buffers import BufferPool
 from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, validate_part_size
 from drd.repository.codec import Codec
+from drd.repository.rows import cut_after_row, row_window_at
 
 DEFAULT_MEMORY_LIMIT_BYTES = 96 * MIB
 _PUTTING = 2  # threads besides those that encode: puts that may wait for the store meanwhile
@@ -68,7 +69,8 @@ class PartSink:
         source: name of the source, and
         backup_id: id of the backup, which make the keys.
         workers: how many threads encode at once; a few more wait for the store.
-        part_size: plain bytes of an artifact's first parts (see :func:`~drd.repository.chunking.part_size_at`).
+        part_size: plain bytes of an artifact's first parts (see :func:`~drd.repository.chunking.part_size_at`); those
+            of rows begin smaller (see :func:`~drd.repository.rows.row_window_at`).
         memory_limit_bytes: plain bytes of full parts waiting or being encoded. A write blocks at the limit; one
             part is always let through, so it cannot deadlock. Besides it, each open artifact holds up to one
             part, and each worker up to two encoded copies of its part. A part that is being put counts with its
@@ -132,8 +134,11 @@ class PartSink:
         """Plain bytes found in an ancestor and not stored again."""
         return self._bytes_reused
 
-    def open(self, name: str) -> PartWriter:
-        """Begin an artifact. Raises IntegrityError when the name is unusable or was used before in this backup."""
+    def open(self, name: str, *, cut: Cut = "size") -> PartWriter:
+        """Begin an artifact, cut into parts by ``cut``.
+
+        Raises IntegrityError when the name is unusable or was used before in this backup.
+        """
         layout.part_key(self._source, self._backup_id, name, 0, encrypted=self._codec.encrypted)
         if layout.is_reserved_artifact_name(name):
             raise IntegrityError(f"an artifact cannot be named {name}", hint=_ENGINE_BUG)
@@ -142,7 +147,7 @@ class PartSink:
             if self._ending or name in self._records:
                 raise IntegrityError(f"artifact {name} opened twice or after the end", hint=_ENGINE_BUG)
             record = self._records[name] = _Record(name)
-        return PartWriter(self, record)
+        return PartWriter(self, record, cut)
 
     def finish(self) -> tuple[Artifact, ...]:
         """Wait until every part is stored and return the artifacts by name; empty ones have no parts.
@@ -319,11 +324,12 @@ def _let_others_first() -> None:
 class PartWriter:
     """One artifact being cut into parts; implements :class:`~drd.protocols.ArtifactWriter`."""
 
-    def __init__(self, sink: PartSink, record: _Record) -> None:
+    def __init__(self, sink: PartSink, record: _Record, cut: Cut) -> None:
         self._sink = sink
         self._record = record
+        self._cut: Cut = cut
         self._offset = 0
-        self._size = part_size_at(0, sink.part_size)
+        self._least, self._most = self._bounds()
         self._buffer: mmap.mmap | None = None
         self._filled = 0
 
@@ -334,20 +340,21 @@ class PartWriter:
         view = memoryview(data).cast("B")
         while view:
             if self._buffer is None:
-                self._buffer = self._sink.buffers.take(self._size)
-            size = min(len(view), self._size - self._filled)
+                self._buffer = self._sink.buffers.take(self._most)
+            size = min(len(view), self._most - self._filled)
             self._buffer[self._filled : self._filled + size] = view[:size]
             self._filled += size
             view = view[size:]
-            if self._filled == self._size:
-                self._seal(self._buffer)
+            if self._filled == self._most:
+                rows = self._cut == "rows"
+                self._seal(self._buffer, cut_after_row(self._buffer, self._least, self._most) if rows else self._most)
 
     def close(self) -> None:
         """End the artifact; its last part is on its way."""
         self._require_open()
         self._sink.raise_if_failed()
         if self._buffer is not None:
-            self._seal(self._buffer)
+            self._seal(self._buffer, self._filled)
         self._sink.settle(self._record, "closed")
 
     def abort(self) -> None:
@@ -358,10 +365,24 @@ class PartWriter:
         if self._record.state == "open":
             self._sink.settle(self._record, "aborted")
 
-    def _seal(self, full: mmap.mmap) -> None:
-        self._buffer, size, self._filled = None, self._filled, 0
+    def _bounds(self) -> tuple[int, int]:
+        """Return the least and most size of the part that begins now."""
+        if self._cut == "rows":
+            return row_window_at(self._offset, self._sink.part_size)
+        size = part_size_at(self._offset, self._sink.part_size)
+        return size, size
+
+    def _seal(self, full: mmap.mmap, size: int) -> None:
+        """Hand over the first ``size`` bytes; what lies behind them begins the next part."""
+        left = self._filled - size
         self._offset += size
-        self._size = part_size_at(self._offset, self._sink.part_size)
+        self._least, self._most = self._bounds()
+        self._buffer = None
+        if left:  # always less than the next part's least size
+            self._buffer = self._sink.buffers.take(self._most)
+            with memoryview(full) as whole, whole[size : size + left] as rest:
+                self._buffer[:left] = rest
+        self._filled = left
         self._sink.submit(self._record, full, size)
 
     def _require_open(self) -> None:

@@ -33,6 +33,7 @@ from drd.errors import (
     ToolError,
 )
 from drd.model import Secret
+from drd.protocols import Cut
 from tests.conftest import StartPostgres
 from tests.support.artifacts import MemorySink, MemoryWriter
 from tests.support.postgres_engine import Dumped, differences, dump_of, engine_for, in_spool, restore_of
@@ -492,10 +493,10 @@ def test_databases_that_change_while_dumping(postgres: Postgres, pg_database: st
         session.execute("CREATE TABLE t AS SELECT n FROM generate_series(1, 10) n")
 
         class Writing(MemorySink):
-            def open(self, name: str) -> MemoryWriter:
+            def open(self, name: str, *, cut: Cut = "size") -> MemoryWriter:
                 with contextlib.suppress(psycopg.Error):
                     session.execute("INSERT INTO t VALUES (999)")
-                return super().open(name)
+                return super().open(name, cut=cut)
 
         dumped = dump_of(engine_for(postgres, pg_database), tmp_path, Writing())
         after = session.execute("SELECT clock_timestamp()").fetchone()

@@ -12,7 +12,7 @@ from typing import Self
 from drd.cancel import CancelToken
 from drd.errors import IntegrityError
 from drd.model import Artifact, Backup, DumpResult, EngineKind
-from drd.protocols import BytesLike, WorkContext
+from drd.protocols import BytesLike, Cut, WorkContext
 
 
 class MemoryWriter:
@@ -45,7 +45,8 @@ class MemorySink:
         self._error = error
         self._lock = threading.Lock()
 
-    def open(self, name: str) -> MemoryWriter:
+    def open(self, name: str, *, cut: Cut = "size") -> MemoryWriter:
+        del cut  # one piece each
         with self._lock:
             assert name not in self.opened, f"artifact {name} opened twice"
             self.opened.add(name)

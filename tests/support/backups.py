@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from drd.cancel import CancelToken
 from drd.model import Artifact, Backup, Json
-from drd.protocols import Store
+from drd.protocols import Cut, Store
 from drd.repository.codec import Codec
 from drd.repository.pipeline import PartReader, PartSink
 
@@ -62,6 +62,7 @@ def store_backup(
     part_size: int = 64,
     backup_id: str = ID,
     source: str = "src",
+    cut: Cut = "size",
     **options: object,
 ) -> Backup:
     """Write artifacts, given as the pieces of each, through a sink; return the unpublished backup."""
@@ -76,7 +77,7 @@ def store_backup(
         **options,  # type: ignore[arg-type]
     ) as sink:
         for name, pieces in contents.items():
-            writer = sink.open(name)
+            writer = sink.open(name, cut=cut)
             for piece in pieces:
                 writer.write(piece)
             writer.close()

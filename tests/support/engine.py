@@ -51,7 +51,7 @@ class DictEngine:
             if self.fail_after is not None and index >= self.fail_after:
                 raise SourceRefused("the server went away")
             ctx.cancel.raise_if_cancelled()
-            writer = sink.open(f"db-0/{index}.dat")
+            writer = sink.open(f"db-0/{index}.dat", cut="rows")
             writer.write(self.tables[name])
             writer.close()
         writer = sink.open("names.json")

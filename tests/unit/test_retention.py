@@ -44,6 +44,9 @@ def histories(draw: st.DrawFn) -> list[Candidate]:
                 readable=flags[2] > 0 or flags[0],
                 proven=flags[0],
                 pinned=flags[1],
+                needs=frozenset(draw(st.sets(st.sampled_from([c.id for c in out]), max_size=2)))
+                if out
+                else frozenset(),
             )
         )
     return draw(st.permutations(out))
@@ -93,26 +96,21 @@ def test_nothing_that_a_damaged_manifest_may_need_is_removed(history: list[Candi
 
 
 @given(histories(), policies)
-def test_no_kept_backup_loses_an_ancestor(history: list[Candidate], policy: Policy) -> None:
-    """Every ancestor of a kept backup is kept."""
+def test_no_kept_backup_loses_what_it_needs(history: list[Candidate], policy: Policy) -> None:
+    """Every ancestor of a kept backup is kept, and whatever else a part of it lies in."""
     by_id = {c.id: c for c in history}
     stays = kept(history, policy)
     for name in stays:
-        parent = by_id[name].parent
-        while parent is not None:
-            assert parent in stays
-            parent = by_id[parent].parent
+        assert by_id[name].ancestors <= stays.keys()
 
 
 @given(histories(), policies)
-def test_children_are_removed_before_their_parents(history: list[Candidate], policy: Policy) -> None:
-    """The order of removal never leaves a child without its parent."""
+def test_children_are_removed_before_what_they_need(history: list[Candidate], policy: Policy) -> None:
+    """The order of removal never leaves a backup without its parent, or without what its parts lie in."""
     by_id = {c.id: c for c in history}
     order = [item.id for item in decide(history, policy).remove]
     for place, name in enumerate(order):
-        parent = by_id[name].parent
-        if parent in order:
-            assert order.index(parent) > place
+        assert all(order.index(needed) > place for needed in by_id[name].ancestors if needed in order)
 
 
 @given(histories(), policies)

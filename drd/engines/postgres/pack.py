@@ -37,7 +37,7 @@ class PackWriter:
     def add(self, name: str, content: bytes | bytearray) -> None:
         """Append one member."""
         if self._tar is None:
-            self._tar = self._sink.open(self._prefix + TAR_NAME)
+            self._tar = self._sink.open(self._prefix + TAR_NAME, cut="rows")
             self._index = self._sink.open(self._prefix + INDEX_NAME)
         header = tarfile.TarInfo(name)
         header.size = len(content)

@@ -241,7 +241,8 @@ class SpoolShipper:
         self._finish(file, len(content))
 
     def _ship_alone(self, file: _File) -> None:
-        writer = self._sink.open(self._prefix + file.name)
+        holds_rows = file.name.endswith(".dat") and file.name != _TOC_NAME and not file.name.startswith("blob_")
+        writer = self._sink.open(self._prefix + file.name, cut="rows" if holds_rows else "size")
         try:
             with open(self._folder / file.name, "rb+", buffering=0) as stream:  # noqa: PTH123 - no buffer wanted
                 self._tail(file, stream.fileno(), writer.write)
