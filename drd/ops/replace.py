@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from drd.errors import Cancelled, CatalogError, DrdError, StoreError, TargetError
-from drd.model import Notice, Progress, compare_fingerprints
+from drd.model import Notice, Progress, Recovered, compare_fingerprints
 from drd.ops.backup import back_up_under, hold_lease
 from drd.ops.bounded import LOOK_GRACE_S, RESTORE_GRACE_S, run_bounded
 from drd.ops.failures import of_source
@@ -148,8 +148,6 @@ def put_backup_back(
     """
     if record.kept is None:
         raise CatalogError(f"the restore {record.id} was interrupted before the old data was saved: it is untouched")
-    backup = ports.catalog.get(record.kept)
-    replacer = replacer_of(target)
     saved: list[str] = []
 
     def save_old(engine: Engine) -> None:
@@ -158,18 +156,24 @@ def put_backup_back(
         notices.extend(told)
         saved.append(made.id)
 
+    _load(ports, target, record.id, record.kept, save_old)
+    Pins(ports.store).unpin(record.source, record.kept)
+    return record.now("undoing", ports.now(), kept=saved[0])
+
+
+def _load(ports: Ports, target: Source, restore_id: str, kept: str, save_old: Callable[[Engine], None]) -> None:
+    """Put the backup ``kept`` in the place of what the server holds."""
+    backup, replacer = ports.catalog.get(kept), replacer_of(target)
     with (
         ports.work(target.name, backup.id, deadline_s=target.deadline_s, jobs=target.jobs) as ctx,
         ports.reader(backup, cancel=ctx.cancel) as artifacts,
     ):
-        replacer.stage(record.id, backup, artifacts, ctx)
+        replacer.stage(restore_id, backup, artifacts, ctx)
         try:
-            replacer.swap(record.id, backup, artifacts, ctx, save_old)
+            replacer.swap(restore_id, backup, artifacts, ctx, save_old)
         except BaseException:
-            replacer.recover(record.id)
+            replacer.recover(restore_id)
             raise
-    Pins(ports.store).unpin(record.source, record.kept)
-    return record.now("undoing", ports.now(), kept=saved[0])
 
 
 class _Run:
@@ -260,6 +264,9 @@ class _Run:
         """Leave the live data as it was after a failure; where that does not work, say who will do it."""
         try:
             found = self._replacer.recover(self._record.id)
+            if found.replaced and self._record.kept:  # read back wrongly, or not at all: what was there is a backup
+                _load(self._ports, self._item.into, self._record.id, self._record.kept, lambda _engine: None)
+                found = Recovered(replaced=False)
             if found.replaced:
                 self._add_hint(
                     error, f"its data is in place all the same; to go back: drd restore undo {self._record.id}"

@@ -117,7 +117,7 @@ def test_writes_meanwhile_are_never_lost(world: World) -> None:
     ("how", "where"),
     [
         ("differ", "after:fingerprint"),
-        ("fail", "drd.engines.redis.swap:lend:1"),
+        ("fail", "drd.engines.redis.swap:compare_fingerprints:1"),
         ("fail", "drd.engines.redis.swap:wait_for_connection:1"),
     ],
 )

@@ -77,7 +77,7 @@ class RedisReplacer:
                 f"the snapshot is of a version ({scan.magic} {scan.version}) that drd cannot read before a swap",
                 hint="restore it into an empty server with --into, or use a newer drd",
             )
-        self._found = from_scans([scan])
+        self._found, self._expected = from_scans([scan]), None
         return ()
 
     def fingerprint(self, restore_id: str, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
