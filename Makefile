@@ -52,6 +52,9 @@ bench: setup ## Print drd's figures beside its peers' on the same work
 schema: setup ## Write config/drd.schema.json from the models
 	$(BIN)/python -c 'from drd.config import schema_text; print(schema_text(), end="")' > config/drd.schema.json.new
 	mv config/drd.schema.json.new config/drd.schema.json
+	$(BIN)/python -c 'from drd.config_suite import suite_schema_text; print(suite_schema_text(), end="")' \
+	  > restore_drills/suite.schema.json.new
+	mv restore_drills/suite.schema.json.new restore_drills/suite.schema.json
 
 lock: ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest (needs uv)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \

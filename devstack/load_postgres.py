@@ -42,7 +42,8 @@ FROM (SELECT n, 1 + floor(power(random(), 3) * %(users)s::int)::int AS who, mark
              round((60000 / power(market::float8, 2.2::float8) * (0.9 + random() * 0.2))::numeric, 8) AS price,
              (ARRAY['filled', 'filled', 'filled', 'filled', 'filled', 'cancelled', 'cancelled', 'partial_filled',
                     'pending', 'submitted', 'rejected', 'failed'])[1 + floor(random() * 12)::int] AS status,
-             random()::numeric AS part, %(end_at)s::timestamptz - random() * interval '365 days' AS made
+             random()::numeric AS part,
+             %(end_at)s::timestamptz - CASE n WHEN %(last)s::int THEN 0 ELSE random() END * interval '365 days' AS made
       FROM (SELECT n, 1 + floor(power(random(), 2) * %(symbol_count)s::int)::int AS market
             FROM generate_series(%(first)s::int, %(last)s::int) AS n OFFSET 0) AS markets OFFSET 0) AS base
 """

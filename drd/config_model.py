@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from drd.config_chains import IncrementalConfig
+from drd.config_drills import DrillConfig, ScratchConfig
 from drd.config_retention import OddnessConfig, RetentionConfig
 from drd.config_sources import SourceConfig
 from drd.config_urls import KeylessHttpUrl
@@ -49,7 +50,7 @@ MIB = 1 << 20
 _BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 
 #: Sections of the design that this release does not have; naming one is refused by name.
-LATER = ("schedules", "drills", "alertmanager", "daemon")
+LATER = ("schedules", "alertmanager", "daemon")
 
 
 def _prefix(value: str) -> str:
@@ -314,6 +315,12 @@ class Config(Section):
     )
     sources: dict[SourceName, SourceConfig] = Field(
         default_factory=dict, description="The databases, each under a name that also names its folder in the store."
+    )
+    drills: dict[SourceName, DrillConfig] = Field(
+        default_factory=dict, description="Restore drills, each under a name that also names its folder in the store."
+    )
+    scratch: ScratchConfig = Field(
+        default_factory=ScratchConfig, description="Scratch servers that are processes of this machine, for drills."
     )
 
     _warnings: tuple[str, ...] = PrivateAttr(default=())

@@ -16,11 +16,16 @@ from drd.config_urls import mask_url
 _SHOWN_CHARACTERS = 60
 
 
-def problems_of(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> list[str]:
-    """Return a line for each problem; ``origins`` says which paths an environment variable set."""
+def problems_of(
+    error: ValidationError, origins: Mapping[tuple[str, ...], str], root: type[BaseModel] = Config
+) -> list[str]:
+    """Return a line for each problem; ``origins`` says which paths an environment variable set.
+
+    ``root`` is the model of the whole document.
+    """
     lines: list[str] = []
     for details in error.errors(include_url=False):
-        place = _walk(details["loc"])
+        place = _walk(details["loc"], root)
         for where, message in _messages(place, details):
             origin = next((f" (from {v})" for p, v in origins.items() if f"{'.'.join(p)}.".startswith(f"{where}.")), "")
             lines.append(f"{where or 'the document'}{origin}: {message}")
@@ -43,10 +48,10 @@ class _Place:
         return f"{self.path}.{key}" if self.path else key
 
 
-def _walk(loc: tuple[int | str, ...]) -> _Place:
+def _walk(loc: tuple[int | str, ...], root: type[BaseModel]) -> _Place:
     """Turn pydantic's location, which names union members and key positions too, into a place."""
-    model: type[BaseModel] = Config
-    annotation: Any = Config
+    model = root
+    annotation: Any = root
     path = ""
     for step in loc:
         choices = _models(annotation)

@@ -22,6 +22,7 @@ The tree, with exit codes::
     ├── TargetError                13   the restore target is unreachable or refused
     │   └── TargetNotEmpty         14
     ├── ScratchError               22   no scratch server can be had: the drill is unverified
+    ├── QuestionError              22   a suite asks what the server does not understand: unverified
     ├── IntegrityError             20   bytes are not what the manifest says
     └── Cancelled                 130
 
@@ -193,6 +194,13 @@ class ScratchError(DrdError):
     """A scratch server cannot be had or was lost, so nothing is known of the backup."""
 
     code = "scratch"
+    exit_code = 22
+
+
+class QuestionError(DrdError):
+    """A drill suite asks something that the server does not understand or may not do; nothing is known of the data."""
+
+    code = "question"
     exit_code = 22
 
 

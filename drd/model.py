@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
@@ -14,6 +15,8 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | 
 EngineKind = Literal["postgres", "redis", "clickhouse"]
 BackupKind = Literal["full", "incremental"]
 CheckOutcome = Literal["ok", "warning", "failed"]
+FindingOutcome = Literal["passed", "warning", "failed", "unverified", "skipped"]
+Cell: TypeAlias = bool | int | float | Decimal | str | datetime | None
 
 MANIFEST_SCHEMA_VERSION = 2
 """The newest that is read."""
@@ -339,6 +342,44 @@ class ScratchEndpoint:
     environment: dict[str, str] = field(default_factory=dict)
     connect: tuple[str, ...] = ()
     listen_host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look at a restored database found.
+
+    ``unverified``: it could not be looked at, so nothing is known. ``skipped``: not made, for the reason in ``detail``,
+    and no verdict rests on it. ``expected`` and ``found`` are short and hold no row data unless a suite allows it.
+    """
+
+    name: str
+    outcome: FindingOutcome
+    detail: str
+    expected: str = ""
+    found: str = ""
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a suite asks a restored database, without changing it.
+
+    ``kind`` is ``sql`` (one statement), ``redis`` (one reading command and its arguments) or ``keys`` (how many keys
+    match a pattern). ``database`` is a name, or a Redis database's number; None is the only one that was restored.
+    """
+
+    kind: Literal["sql", "redis", "keys"]
+    words: tuple[str, ...]
+    database: str | None = None
+    limit_rows: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The first rows a question got; ``more`` says that there were more. A Redis reply is one row a element."""
+
+    rows: tuple[tuple[Cell, ...], ...]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,20 @@ from typing import Literal, Protocol, Self, TypeAlias
 
 from drd.cancel import CancelToken
 from drd.model import (
+    Answer,
     Backup,
     CheckItem,
     DumpResult,
     EngineKind,
     EngineRunbook,
+    Finding,
     Fingerprint,
     Notice,
     ObjectInfo,
     Probe,
     Problem,
     Progress,
+    Question,
     Recovered,
     RestoreResult,
     ScratchEndpoint,
@@ -278,6 +281,30 @@ class Format(Protocol):
         """Return how to restore decoded artifacts with stock tools only; see :class:`~drd.model.EngineRunbook`.
 
         Endpoints and secrets come from variables that a person sets; nothing of them is in it.
+        """
+
+
+class Examiner(Protocol):
+    """What a kind of database can say of itself once it was restored; bound to one scratch server, changes no data.
+
+    Raises :class:`~drd.errors.ScratchError` when the server is lost; what is wrong with the data is a finding.
+    """
+
+    def prepare(self, backup: Backup, cancel: CancelToken) -> str:
+        """Return the server's version as it says it.
+
+        Raises :class:`~drd.errors.ScratchError` when ``backup`` cannot be tried here: a server of another version, a
+        client tool that is missing.
+        """
+
+    def examine(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> Iterator[Finding]:
+        """Look at schema and integrity by the engine's own means; yield each finding as it is made, not timed."""
+
+    def ask(self, question: Question, ctx: WorkContext) -> Answer:
+        """Put a question of a suite.
+
+        Raises :class:`~drd.errors.IntegrityError` when what it asks about is missing or unreadable, and
+        :class:`~drd.errors.QuestionError` when the question itself is wrong.
         """
 
 

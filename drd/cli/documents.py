@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what a document is made of was imported by whoever made it; --help needs none of it
+    from drd.drills.report import DrillRun
     from drd.errors import DrdError
     from drd.model import BackupHead, CheckItem, Json, Notice
     from drd.ops.backup import BackupReport
@@ -238,8 +239,23 @@ def check_item(item: CheckItem) -> Json:
     return {"name": item.name, "outcome": item.outcome, "detail": item.detail, "hint": item.hint}
 
 
+def last_drill(run: DrillRun | None) -> Json:
+    """Return what ``status`` says of the last drill of a source; null where there was none."""
+    if run is None:
+        return None
+    return {
+        "run": run.id,
+        "drill": run.drill,
+        "verdict": run.verdict,
+        "backup": run.backup,
+        "finished_at": moment(run.finished_at),
+        "rto_s": round(run.rto_s, 3),
+        "rpo_s": None if run.rpo_s is None else round(run.rpo_s, 3),
+    }
+
+
 def status_report(report: StatusReport) -> dict[str, Json]:
-    """Return the document of ``status``. Drills and schedules are not in this release: their keys are null."""
+    """Return the document of ``status``. Schedules are not in this release: their key is null."""
     return {
         "at": moment(report.at),
         "recoverable_to": moment(report.recoverable_to),
@@ -262,7 +278,7 @@ def status_report(report: StatusReport) -> dict[str, Json]:
                     "start": moment(item.oldest.recovery_point if item.oldest else None),
                     "end": moment(item.newest.recovery_point if item.newest else None),
                 },
-                "last_drill": None,
+                "last_drill": last_drill(item.last_drill),
                 "next_run": None,
             }
             for item in report.sources

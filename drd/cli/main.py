@@ -16,6 +16,7 @@ from drd.cli import (
     config,
     demo,
     documents,
+    drill,
     keygen,
     listing,
     pin,
@@ -32,10 +33,11 @@ from drd.cli.interrupts import Interrupts
 from drd.cli.session import Session
 from drd.errors import Cancelled, ConfigError, DrdError
 
-VERBS = (backup, restore, listing, show, verify, prune, pin, check, status, runbook, keygen, config, demo)
+VERBS = (backup, restore, listing, show, verify, prune, pin, drill, check, status, runbook, keygen, config, demo)
 
 EPILOG = """exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 done in part, 10 no such backup or no path to
-the time, 11 lease held, 12 store, 13 database, 14 target not empty, 20 integrity, 130 interrupted"""
+the time, 11 lease held, 12 store, 13 database, 14 target not empty, 20 integrity, 21 drill failed, 22 drill not
+carried out, 130 interrupted"""
 
 
 class _Parser(argparse.ArgumentParser):

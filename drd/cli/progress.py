@@ -63,6 +63,16 @@ class ProgressDisplay:
                 with contextlib.suppress(OSError):  # a reader of the progress that left stops no backup
                     print(f"{self._verb} {step.subject}: {text}", file=self._stream, flush=True)
 
+    def say(self, text: str) -> None:
+        """Print a line above the bars; nothing where progress is not wanted."""
+        if self._quiet:
+            return
+        with self._lock, contextlib.suppress(OSError):
+            if self._bars:
+                self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(text, file=self._stream, flush=True)
+
     def _draw(self, step: model.Progress, now: float) -> None:
         if self._bars is None:
             return

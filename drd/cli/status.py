@@ -36,8 +36,8 @@ def run(_args: argparse.Namespace, session: Session) -> int:
         return 0
     print(_answer(report))
     if report.sources:
-        rows = [_row(item) for item in report.sources]
-        print(render.table(("SOURCE", "NEWEST (UTC)", "AGE", "RPO", "WINDOW"), rows))
+        rows = [(*_row(item), _last_drill(item, report)) for item in report.sources]
+        print(render.table(("SOURCE", "NEWEST (UTC)", "AGE", "RPO", "WINDOW", "LAST DRILL"), rows))
     for line in _remarks(report):
         print(line)
     return 0
@@ -49,11 +49,28 @@ def _answer(report: StatusReport) -> str:
         age = render.span((report.at - report.recoverable_to).total_seconds())
         which = "the one source" if len(configured) == 1 else f"all {len(configured)} sources"
         point = render.point(report.recoverable_to)
-        return f"Recoverable now: yes, {which}, to {point} ({age} ago). Not proven by a drill."
+        return f"Recoverable now: yes, {which}, to {point} ({age} ago). {_proof(report)}"
     lacking = [item.source for item in configured if item.newest is None]
     if not lacking:
         return "Recoverable now: no source is configured."
     return f"Recoverable now: NO, no backup of {', '.join(lacking)}. Take one with: drd backup now {' '.join(lacking)}"
+
+
+def _proof(report: StatusReport) -> str:
+    """Say whether that was proven, and how long it took then."""
+    if report.proven_at is None:
+        return "Not proven by a drill."
+    took_s = sum(s.last_drill.rto_s for s in report.sources if s.configured and s.last_drill)
+    ago = render.span((report.at - report.proven_at).total_seconds())
+    return f"Proven by a drill {ago} ago, in {render.span(took_s)}."
+
+
+def _last_drill(item: SourceStatus, report: StatusReport) -> str:
+    run = item.last_drill
+    if run is None:
+        return "never"
+    mark = {"passed": "✓", "failed": "✗"}.get(run.verdict, "?")
+    return f"{mark} {run.verdict} {render.span((report.at - run.finished_at).total_seconds())} ago"
 
 
 def _row(item: SourceStatus) -> tuple[str, ...]:
@@ -76,6 +93,12 @@ def _remarks(report: StatusReport) -> list[str]:
         if item.untrusted:
             held = render.plural(item.untrusted, "backup")
             out.append(f"{failed} {name}: {held} not signed by a trusted key, and not counted; see: drd verify {name}")
+        if item.last_drill is not None and item.last_drill.verdict != "passed":
+            run = item.last_drill
+            why = run.error.message if run.error else next((c.detail for c in run.checks if c.outcome == "failed"), "")
+            what = "failed" if run.verdict == "failed" else "could not be carried out"
+            mark = failed if run.verdict == "failed" else warning
+            out.append(f"{mark} {name}: its last drill {what}: {why}. See: drd drill show {run.id}")
         if item.within_rpo is False:
             out.append(f"{failed} {name} is past its RPO. Try: drd check {name}; drd backup now {name}")
         if item.from_future:

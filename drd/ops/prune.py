@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from drd.drills.history import History
 from drd.errors import DrdError, ObjectMissing, StoreRefused
 from drd.model import Backup, BackupHead, Progress
 from drd.ops.backup import BackupReport, hold_lease
@@ -212,7 +213,9 @@ def _sweep(ports: Ports, source: str) -> tuple[Orphan, ...]:
 def _decide(ports: Ports, source: str, entries: Sequence[HeadEntry], policy: Policy) -> Decision:
     by_id = {entry.id: entry.backup for entry in entries if entry.backup is not None}
     pinned = Pins(ports.store).of(source)
-    return decide([_candidate(entry, by_id, pinned) for entry in entries], policy)
+    proven = History(ports.store, ports.catalog.signing).proven(source)
+    candidates = [_candidate(entry, by_id, pinned) for entry in entries]
+    return decide([replace(c, proven=c.id in proven) for c in candidates], policy)
 
 
 def _candidate(entry: HeadEntry, by_id: dict[str, BackupHead], pinned: set[str]) -> Candidate:

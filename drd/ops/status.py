@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from drd.drills.history import History
+from drd.drills.report import DrillRun
 from drd.model import BackupHead, Notice
 from drd.ops.choosing import choose_whole
 from drd.ops.coverage import Coverage, coverage
@@ -38,6 +40,7 @@ class SourceStatus:
     coverage: Coverage
     untrusted: int = 0
     from_future: int = 0
+    last_drill: DrillRun | None = None
 
     @property
     def within_rpo(self) -> bool | None:
@@ -56,6 +59,13 @@ class StatusReport:
     notices: tuple[Notice, ...] = ()
 
     @property
+    def proven_at(self) -> datetime | None:
+        """Return since when all configured sources have passed their last drill; None when one has not."""
+        drills = [s.last_drill for s in self.sources if s.configured]
+        passed = [drill.finished_at for drill in drills if drill is not None and drill.verdict == "passed"]
+        return min(passed) if passed and len(passed) == len(drills) else None
+
+    @property
     def recoverable_to(self) -> datetime | None:
         """Return the oldest of the sources' newest recovery points: the platform can be brought to then."""
         points = [s.newest.recovery_point for s in self.sources if s.configured and s.newest]
@@ -68,6 +78,7 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
     now = ports.now()
     rpo_of = dict(configured)
     names = [*rpo_of, *(name for name in ports.catalog.sources() if name not in rpo_of)]
+    drills = History(ports.store, ports.catalog.signing).last_of(names)
     out: list[SourceStatus] = []
     for name in names:
         survey = ports.catalog.survey(name)
@@ -91,6 +102,7 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
                 from_future=sum(b.recovery_point > now + _CLOCK_SLACK for b in good),
                 coverage=coverage(ports, name, good),
                 untrusted=sum(entry.distrusted is not None for entry in entries),
+                last_drill=drills.get(name),
             )
         )
     absent = None if any(item.backups for item in out) else why_no_repository(ports)

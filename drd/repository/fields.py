@@ -119,6 +119,13 @@ class Fields:
             self._wrong(name, "an object")
         return value
 
+    def optional_map(self, name: str) -> dict[str, Json] | None:
+        """Take an object of any content, or null."""
+        value = self._take(name)
+        if value is not None and not isinstance(value, dict):
+            self._wrong(name, "an object or null")
+        return value
+
     def choice(self, name: str, allowed: Sequence[_Choice]) -> _Choice:
         """Take one of the allowed strings."""
         value = self._take(name)

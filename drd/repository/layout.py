@@ -9,6 +9,7 @@
     pins/<source>/<backup-id>.json
     restores/<restore-id>.json
     verified/<source>.json
+    drills/<drill>/<run-id>.json and .json.sig
     leases/<name>/<generation>.json
     leases/<name>/<generation>.released.json     only from a role that may not read
 """
@@ -170,6 +171,28 @@ def restore_key(restore_id: str) -> str:
 def verified_key(source: str) -> str:
     """Key of the record of what was last read when by ``drd verify``."""
     return f"verified/{source_prefix(source).removeprefix(sources_prefix())[:-1]}.json"
+
+
+def drills_prefix() -> str:
+    """Prefix below which each drill has a folder of its runs."""
+    return "drills/"
+
+
+def drill_key(drill: str, run_id: str) -> str:
+    """Key of the report of one drill run; its detached signature has ``.sig`` after it. Ids are like backups'."""
+    if not is_source_name(drill) or not is_backup_id(run_id):
+        msg = f"not a usable name of a drill run: {drill!r}, {run_id!r}"
+        raise ConfigError(msg, hint="use a-z, 0-9, dot, dash and underscore, at most 63 characters")
+    return f"drills/{drill}/{run_id}.json"
+
+
+def drill_of_key(key: str) -> tuple[str, str] | None:
+    """Return drill and run id of the key of a report, None when it is none."""
+    pieces = key.split("/")
+    if len(pieces) != 3 or pieces[0] != "drills" or not pieces[2].endswith(".json"):
+        return None
+    name, run_id = pieces[1], pieces[2].removesuffix(".json")
+    return (name, run_id) if is_source_name(name) and is_backup_id(run_id) else None
 
 
 def lease_prefix(name: str) -> str:

@@ -110,6 +110,19 @@ class Signing:
             return f"is of the repository {backup.repository_id}, not of {trust.repository_id} (signing.repository)"
         return ""
 
+    def detached(self, data: bytes) -> bytes | None:
+        """Return the signature (64 bytes, RFC 8032) of a document that is kept beside it; None where nothing is signed.
+
+        A document is a JSON object and so never the message of a manifest's signature.
+        """
+        return bytes(self._private_key.sign(data)) if self.signs else None
+
+    def signer_of(self, data: bytes, signature: bytes) -> str | None:
+        """Return which of the trusted keys, or the own one, signed a document; None when none of them did."""
+        keys = [*(self.trust.public_keys if self.trust else ()), *([self.public_key] if self.signs else [])]
+        value = base64.b64encode(signature).decode("ascii")
+        return next((key for key in keys if _is_valid(Signature(key, value), data)), None)
+
     @cached_property
     def _private_key(self) -> Any:
         if self._read_private_key is None:

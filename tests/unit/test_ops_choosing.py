@@ -67,7 +67,12 @@ def test_a_plan_to_prune_reads_one_head_a_backup(tmp_path: Path) -> None:
     assert [item.id for item in report.sources[0].decision.remove] == ids[2::-1]
     read = [key for method, key in store.calls if method == "get" and key != layout.REPOSITORY_KEY]
     assert sorted(read) == [layout.manifest_key("shop", found) for found in ids]
-    assert {key for method, key in store.calls if method == "list"} == {"backups/", "backups/shop/", "pins/shop/"}
+    assert {key for method, key in store.calls if method == "list"} == {
+        "backups/",
+        "backups/shop/",
+        "pins/shop/",
+        "drills/",
+    }
     asked = [key for method, key in store.calls if method == "stat"]  # whether an object lock holds it
     assert sorted(asked) == [layout.manifest_key("shop", found) for found in ids[:3]]
 

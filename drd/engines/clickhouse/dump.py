@@ -67,6 +67,13 @@ class Run:
         return run_job(self.server, statement, self.job_id, query_settings(self.settings), watch)
 
 
+_CUT_OFF = (
+    "restore_replace_external_engines_to_null",
+    "restore_replace_external_table_functions_to_null",
+    "restore_replace_external_dictionary_source_to_null",
+)
+
+
 def query_settings(settings: ClickHouseSettings) -> dict[str, Any]:
     """Collect the settings that go with BACKUP and RESTORE."""
     out: dict[str, Any] = {"backup_restore_s3_retry_attempts": settings.s3_retry_attempts}
@@ -74,6 +81,8 @@ def query_settings(settings: ClickHouseSettings) -> dict[str, Any]:
         out |= {"backup_threads": settings.backup_threads, "restore_threads": settings.backup_threads}
     if settings.bandwidth_bytes_per_s:
         out["max_backup_bandwidth"] = settings.bandwidth_bytes_per_s
+    if settings.outside == "cut_off":
+        out |= dict.fromkeys(_CUT_OFF, 1)
     return out
 
 

@@ -51,8 +51,9 @@ class ClickHouseSettings:
     reaches the server). ``disk_name`` is the server's disk, ``disk_path`` where drd sees the same folder.
     ``stall_timeout_s`` ends a run that makes no progress. ``backup_threads`` and
     ``bandwidth_bytes_per_s`` leave the server's defaults when None. ``merges_after_restore`` is "stopped" for a
-    scratch server whose rows past their TTL must stay until every check was made. ``staging`` diverts a restore and its
-    fingerprint to databases beside those they are meant for.
+    scratch server whose rows past their TTL must stay until every check was made. ``outside`` is "cut_off" there: what
+    would reach other systems (Kafka, S3, dictionaries' sources) is restored as a table that holds nothing. ``staging``
+    diverts a restore and its fingerprint to databases beside those they are meant for.
     """
 
     url: str
@@ -72,6 +73,7 @@ class ClickHouseSettings:
     bandwidth_bytes_per_s: int | None = None
     merges_after_restore: Literal["started", "stopped"] = "started"
     staging: Staging | None = None
+    outside: Literal["kept", "cut_off"] = "kept"
 
     @property
     def look_timeout_s(self) -> float:

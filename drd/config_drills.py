@@ -1,0 +1,104 @@
+"""The shape of ``drills``: which backups are restored into scratch servers, how they are checked, against what."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from drd.config_values import Count, Duration, FilePath, Section, Size, Text, refuse, size_between
+from drd.drills.suite import Budgets, Drill, Limits, Objectives, Selection, Suite
+from drd.model import EngineKind
+
+MIB, GIB = 1 << 20, 1 << 30
+RuntimeName: TypeAlias = Literal["auto", "process", "docker"]
+_DAEMON = "schedules are the daemon's, which is not in this release; remove it, and run drd drill now from cron"
+
+
+class ObjectivesConfig(Section):
+    """What a recovery must achieve."""
+
+    rto: Duration | None = Field(default=None, description="How long it may take, from choosing to the last check.")
+    rpo: Duration | None = Field(default=None, description="How old the newest recovered data may be.")
+    strict: bool = Field(default=False, description="A drill that is over an objective fails, not only says so.")
+
+
+class BudgetsConfig(Section):
+    """What one run of a drill may use; over it, the drill is unverified."""
+
+    time: Duration = Field(default=timedelta(hours=1), description="From start to verdict.")
+    bytes: Size | None = Field(default=None, description="Most bytes to fetch from the store. Default: no limit.")
+    disk: Annotated[Size, size_between(64 * MIB, 1 << 50)] = Field(
+        default=100 * GIB, description="Most disk a scratch server may use."
+    )
+
+
+class LimitsConfig(Section):
+    """What bounds a scratch server."""
+
+    memory: Annotated[Size, size_between(128 * MIB, 1 << 44)] = Field(default=2 * GIB, description="Most memory.")
+    cpus: Annotated[float, Field(gt=0, le=1024)] = Field(default=2.0, description="Most processors.")
+    pids: Annotated[Count, Field(ge=16, le=1_000_000)] = Field(default=1024, description="Most processes and threads.")
+    images: dict[EngineKind, Text] = Field(
+        default_factory=dict,
+        description="Image, or folder of programs, instead of the runtime's choice: {postgres: …, redis: …}.",
+    )
+
+
+class ScratchConfig(Section):
+    """Where scratch servers live that are plain processes of this machine."""
+
+    dir: FilePath | None = Field(
+        default=None, description="Folder for their data. Default: drd-scratch in the system's temporary folder."
+    )
+    programs: dict[EngineKind, FilePath] = Field(
+        default_factory=dict,
+        description="Folder of an engine's server programs. Default: the PATH, and where packages put them.",
+    )
+    user: Text | None = Field(
+        default=None, description="Unprivileged user they run as, where drd is root. Default: the engine's own user."
+    )
+
+
+class DrillConfig(Section):
+    """One drill: restores backups into throw-away servers, reads everything back, and keeps a report."""
+
+    suite: FilePath | None = Field(
+        default=None, description="File of checks besides those every drill makes. Relative: to this file's folder."
+    )
+    sources: tuple[Text, ...] = Field(default=(), description="Sources whose backups are drilled. Default: all.")
+    runtime: RuntimeName = Field(
+        default="auto", description="Where scratch servers come from: docker, process, or auto (docker if it works)."
+    )
+    select: Annotated[tuple[Selection, ...], Field(min_length=1)] = Field(
+        default=("latest",),
+        description="Which backups of each source: latest, random (one not proven yet), oldest, longest-chain.",
+    )
+    objectives: ObjectivesConfig = Field(default_factory=ObjectivesConfig, description="What must be achieved.")
+    budgets: BudgetsConfig = Field(default_factory=BudgetsConfig, description="What a run may use.")
+    limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds of a scratch server.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_schedule(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            refuse({key: _DAEMON for key in ("cron", "interval") if key in value})
+        return value
+
+    def drill(self, name: str, sources: tuple[str, ...], suite: Suite) -> Drill:
+        """Return the drill as operations take it."""
+        rto, rpo = self.objectives.rto, self.objectives.rpo
+        return Drill(
+            name=name,
+            sources=self.sources or sources,
+            select=self.select,
+            suite=suite,
+            objectives=Objectives(
+                None if rto is None else rto.total_seconds(),
+                None if rpo is None else rpo.total_seconds(),
+                self.objectives.strict,
+            ),
+            budgets=Budgets(self.budgets.time.total_seconds(), self.budgets.bytes, self.budgets.disk),
+            limits=Limits(self.limits.memory, self.limits.cpus, self.limits.pids, dict(self.limits.images)),
+        )

@@ -1,0 +1,175 @@
+"""A drill report as one self-contained page: verdict, timeline, evidence, environment, how to repeat it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from html import escape
+
+from drd.drills.history import RecordedRun
+from drd.drills.phases import PHASES
+from drd.drills.report import DrillRun
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1c2430;--dim:#5a6676;--line:#d8dee6;--paper:#fff;--soft:#f4f6f9;
+--good:#1f7a4d;--bad:#b3261e;--doubt:#8a5a00}
+@media (prefers-color-scheme:dark){:root{--ink:#e6eaf0;--dim:#9aa6b6;--line:#333c48;--paper:#14181e;--soft:#1c222b;
+--good:#5fcf97;--bad:#ff8a80;--doubt:#f0b849}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;max-width:60rem;
+padding:1.5rem;font-variant-numeric:tabular-nums}
+h1{font-size:1.7rem;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.3rem 0}
+.passed{color:var(--good)}.failed{color:var(--bad)}.unverified,.warning{color:var(--doubt)}.skipped,.dim{color:var(--dim)}
+table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.35rem .6rem .35rem 0;
+border-bottom:1px solid var(--line);overflow-wrap:anywhere}th{font-weight:600;font-size:.9rem;color:var(--dim)}
+td.time{white-space:nowrap;text-align:right}code,pre{font:14px/1.5 ui-monospace,monospace}
+pre{background:var(--soft);padding:.8rem;overflow-x:auto}svg{width:100%;height:auto}
+svg text{font:14px system-ui,sans-serif;fill:var(--ink)}
+@media print{body{max-width:none}}
+"""
+_WORDS = {
+    "passed": "Passed",
+    "failed": "Failed",
+    "unverified": "Unverified",
+    "warning": "Warning",
+    "skipped": "Skipped",
+}
+_MARKS = {"passed": "✓", "failed": "✗", "unverified": "?", "warning": "!", "skipped": "·"}
+_WIDTH, _LEFT, _ROW = 900, 110, 30
+
+
+def page(found: RecordedRun) -> str:
+    """Return the page of a run that can be read: HTML with no external resource; everything in it is escaped."""
+    run = found.run
+    if run is None:
+        raise ValueError("a run that cannot be read has no page")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Drill {_WORDS[run.verdict].lower()}: {_e(run.source)} {_e(run.id)}</title>"
+        f"<style>{_STYLE}</style></head>\n<body>\n"
+        + _verdict(run)
+        + _error(run)
+        + f"<h2>How long it took</h2>\n{_timeline(run)}\n"
+        + _evidence(run)
+        + _environment(run, found)
+        + _repeat(run)
+        + "</body></html>\n"
+    )
+
+
+def _e(value: object) -> str:
+    return escape(str(value), quote=True)
+
+
+def _verdict(run: DrillRun) -> str:
+    what = f"backup <code>{_e(run.backup)}</code>" if run.backup else "no backup"
+    lines = [
+        f'<p class="dim">Restore drill {_e(run.drill)}, {_when(run.started_at)}</p>',
+        f'<h1 class="{run.verdict}">{_MARKS[run.verdict]} {_WORDS[run.verdict]}: {_e(run.source)}</h1>',
+        f"<p>{_sentence(run)}</p>",
+        f"<p>Restored: {what} ({_e(run.how)}), state as of {_when(run.recovery_point)}, "
+        f"{_size(run.plain_bytes)}, {'unknown' if run.rows is None else f'{run.rows:,}'} rows or keys"
+        + (f", on {len(run.chain)} ancestors" if run.chain else "")
+        + ".</p>",
+        "<table><tr><th></th><th>Found</th><th>Objective</th></tr>",
+        _objective("Recovery time (RTO)", run.rto_s, run.objectives.rto_s, "rto" in run.over_objective),
+        _objective("Age of the data (RPO)", run.rpo_s, run.objectives.rpo_s, "rpo" in run.over_objective),
+        "</table>\n",
+    ]
+    return "\n".join(lines)
+
+
+def _sentence(run: DrillRun) -> str:
+    if run.verdict == "passed":
+        return "This backup was restored from the store and the identity alone, read whole, and is what it was."
+    if run.verdict == "failed":
+        return "This backup did not prove to be what it should be. Do not rely on it before the cause is known."
+    return "The drill could not be carried out. Nothing is known of the backup."
+
+
+def _objective(name: str, found_s: float | None, limit_s: float | None, over: bool) -> str:  # noqa: FBT001 - private
+    mark = "" if limit_s is None else (' class="warning"' if over else ' class="passed"')
+    limit = "none stated" if limit_s is None else f"{_span(limit_s)}{' — over' if over else ''}"
+    return f"<tr><td>{name}</td><td{mark}>{_span(found_s)}</td><td>{limit}</td></tr>"
+
+
+def _error(run: DrillRun) -> str:
+    if run.error is None:
+        return ""
+    hint = f"<p>{_e(run.error.hint)}</p>" if run.error.hint else ""
+    text = f'<p class="{run.verdict}">{_e(run.error.message)}</p>{hint}'
+    return f"<h2>It ended in the phase {_e(run.error.phase)}</h2>\n{text}\n"
+
+
+def _timeline(run: DrillRun) -> str:
+    """Draw each phase where it lay in the whole."""
+    total = run.rto_s or 1.0
+    scale = (_WIDTH - _LEFT - 110) / total
+    label = f"Phases of the drill, {_span(run.rto_s)} in all"
+    out = [f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(PHASES) + 4}" role="img" aria-label="{_e(label)}">']
+    x = float(_LEFT)
+    for number, name in enumerate(PHASES):
+        seconds, y = run.phases.get(name, 0.0), number * _ROW + 4
+        width = max(1.5, seconds * scale)
+        out.append(
+            f'<text x="0" y="{y + 17}">{name}</text>'
+            f'<rect x="{x:.1f}" y="{y + 2}" width="{width:.1f}" height="{_ROW - 10}" rx="2" fill="currentColor" '
+            f'opacity="0.55"/><text x="{x + width + 6:.1f}" y="{y + 17}">{_e(_span(seconds))}</text>'
+        )
+        x += seconds * scale
+    return "".join(out) + "</svg>"
+
+
+def _evidence(run: DrillRun) -> str:
+    rows = [
+        f'<tr><td class="{c.outcome}">{_MARKS[c.outcome]} {_WORDS[c.outcome]}</td><td>{_e(c.name)}</td>'
+        f"<td>{_e(c.detail)}</td><td>{_e(c.expected)}</td><td>{_e(c.found)}</td>"
+        f'<td class="time">{_e(_span(c.duration_s))}</td></tr>'
+        for c in run.checks
+    ]
+    if not rows:
+        return "<h2>Evidence</h2>\n<p>No check was made.</p>\n"
+    head = "<tr><th>Outcome</th><th>Check</th><th>What was seen</th><th>Expected</th><th>Found</th><th>Time</th></tr>"
+    return f"<h2>Evidence</h2>\n<table>{head}{''.join(rows)}</table>\n"
+
+
+def _environment(run: DrillRun, found: RecordedRun) -> str:
+    signature = (
+        f"signed by {found.signer}" if found.signer else "signed, by no key known here" if found.signed else "none"
+    )
+    facts = {**run.environment, "run": run.id, "signature of this report": signature}
+    rows = "".join(f"<tr><td>{_e(name)}</td><td>{_e(value)}</td></tr>" for name, value in facts.items())
+    return f"<h2>Environment</h2>\n<table>{rows}</table>\n"
+
+
+def _repeat(run: DrillRun) -> str:
+    if run.backup is None:
+        command = "drd drill now"
+    else:
+        name = "" if run.drill == "default" else f" {run.drill}"
+        command = f"drd drill now{name} --backup {run.backup}"
+    return f"<h2>How to repeat it</h2>\n<pre>{_e(command)}</pre>\n"
+
+
+def _when(moment: datetime | None) -> str:
+    return "unknown" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
