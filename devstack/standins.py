@@ -13,7 +13,7 @@ from devstack.errors import ServiceMissing
 CLICKHOUSE_VERSION = "26.7.2.1"
 """What libchdb.so of :data:`devstack.obtain.CHDB_VERSION` answers to ``SELECT version()``."""
 _HERE = Path(__file__).resolve().parent
-_SCRIPTS = ("clickhouse_launcher.py", "clickhouse_standin.py")
+SCRIPTS = ("clickhouse_launcher.py", "clickhouse_standin.py")
 
 
 def launcher_text(folder: str, python: str) -> str:
@@ -46,7 +46,7 @@ def clickhouse_programs(*, install: bool = False) -> Path:
 
     if not target.exists():
         obtain.fill_cache(target, fill)
-    for name in _SCRIPTS:
+    for name in SCRIPTS:
         _put(target / name, (_HERE / name).read_text(encoding="utf-8"), 0o644)
     _put(target / "clickhouse", script, 0o755)
     return target

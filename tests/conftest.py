@@ -1,9 +1,9 @@
 """Real servers for tests, each started on first use and once a session; all of it goes away with pytest.
 
 Shared, one a session: ``postgres``, ``redis_source``, ``redis_target``, ``clickhouse_source``, ``clickhouse_target``,
-``s3``, ``redis_cluster``, ``redis_sentinel``; and ``aws_cli``, a program. Fresh, one a test: ``pg_database``,
-``awkward``, ``empty_redis_source``, ``empty_redis_target``, ``clickhouse_database``, ``bucket``. For tests
-that break a server: the factories ``start_postgres``, ``start_redis``, ``start_clickhouse``,
+``s3``, ``redis_cluster``, ``redis_sentinel``; ``aws_cli``, a program; ``docker_host``, a Docker Engine. Fresh, one a
+test: ``pg_database``, ``awkward``, ``empty_redis_source``, ``empty_redis_target``, ``clickhouse_database``,
+``bucket``. For tests that break a server: the factories ``start_postgres``, ``start_redis``, ``start_clickhouse``,
 ``start_s3``, whose servers end with the test.
 
 A service that is missing skips its tests on a developer's machine and fails them where ``CI=true``.
@@ -13,6 +13,7 @@ A service that is missing skips its tests on a developer's machine and fails the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -104,6 +105,17 @@ def redis_sentinel(workspace: Workspace) -> RedisSentinel:
     """Give the session's primary, replica and sentinel; tests that fail it over start their own."""
     with present():
         return RedisSentinel(workspace).start()
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> Iterator[str]:
+    """Give the address of a Docker Engine; one that the devstack started ends soon after its last user."""
+    from devstack import docker  # the library is an extra: only who asks for an engine needs it
+
+    with ExitStack() as stack:
+        with present():
+            host = stack.enter_context(docker.engine())
+        yield host
 
 
 @pytest.fixture(scope="session")

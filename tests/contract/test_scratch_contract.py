@@ -19,14 +19,14 @@ from devstack.workspace import Workspace
 from drd.cancel import CancelToken
 from drd.errors import Cancelled, ScratchError
 from drd.model import EngineKind
-from tests.support.scratch_clients import Refused, login, redis_client
-from tests.support.scratch_sites import ENGINES, ProcessSite, same_release, spec
+from tests.support.scratch_clients import Refused, listener, login, query, reach_out, redis_client
+from tests.support.scratch_sites import ENGINES, DockerSite, ProcessSite, same_release, spec
 from tests.support.services import present
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-Site = ProcessSite
+Site = ProcessSite | DockerSite
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,14 @@ def process_site(workspace: Workspace) -> ProcessSite:
         return ProcessSite(folder / "root")
 
 
-@pytest.fixture(params=["process"])
+@pytest.fixture(scope="module")
+def docker_site(docker_host: str) -> DockerSite:
+    """Give the site of containers."""
+    with present():
+        return DockerSite(docker_host)
+
+
+@pytest.fixture(params=["process", "docker"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """Give each runtime's site in turn, and see that a test leaves nothing behind."""
     found: Site = request.getfixturevalue(f"{request.param}_site")
@@ -70,6 +77,38 @@ def test_a_server_lives_as_long_as_its_block(site: Site, engine: EngineKind):
         assert server.log() != ""
     with pytest.raises((Refused, OSError)):
         login(engine, endpoint.url, password)
+
+
+def test_a_container_reaches_this_host_and_nobody_else(docker_site: DockerSite):
+    """Its network is internal: a neighbour on another network is out of reach, and drd's own listener is not."""
+    with (
+        docker_site.runtime().start(spec("redis"), CancelToken()) as server,
+        docker_site.runtime().start(spec("redis"), CancelToken()) as neighbour,
+    ):
+        assert docker_site.is_internal(server.endpoint.name)
+        with listener(server.endpoint.listen_host) as (port, came):
+            reach_out(server.endpoint, server.endpoint.listen_host, port)
+        assert came != []
+        client = redis_client(neighbour.endpoint.url, neighbour.endpoint.password.reveal())
+        before = client.info("stats")["total_connections_received"]
+        reach_out(server.endpoint, str(urlsplit(neighbour.endpoint.url).hostname), 6379)
+        assert client.info("stats")["total_connections_received"] == before
+
+
+def test_clickhouse_reads_from_drd_and_keeps_expired_rows(site: Site):
+    """It reaches a listener of drd's; TTL merges are off; an external engine comes back from a backup as nothing."""
+    with site.runtime().start(spec("clickhouse"), CancelToken()) as server:
+        url, password = server.endpoint.url, server.endpoint.password.reveal()
+        with listener(server.endpoint.listen_host) as (port, came):
+            reach_out(server.endpoint, server.endpoint.listen_host, port)
+        assert came != []
+        number = "SELECT value FROM system.merge_tree_settings WHERE name = 'max_number_of_merges_with_ttl_in_pool'"
+        assert query(url, password, number) == "0"
+        query(url, password, "CREATE DATABASE d")
+        query(url, password, "CREATE TABLE d.far (l String) ENGINE = URL('http://192.0.2.254/', 'LineAsString')")
+        query(url, password, "BACKUP DATABASE d TO Memory('b')")
+        query(url, password, "RESTORE DATABASE d AS e FROM Memory('b')")
+        assert query(url, password, "SELECT engine FROM system.tables WHERE database = 'e'") == "Null"
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -17,6 +17,8 @@ from redis.retry import Retry
 
 from drd.model import EngineKind, ScratchEndpoint
 
+_READ = "SELECT * FROM url('http://{host}:{port}/x', 'LineAsString', 'l String') SETTINGS http_max_tries = 1"
+
 
 class Refused(Exception):
     """The server did not let us in."""
@@ -46,12 +48,12 @@ def redis_client(url: str, password: str) -> redis.Redis:
 
 
 def query(url: str, password: str, sql: str) -> str:
-    """Run SQL on ClickHouse; raises Refused."""
+    """Run SQL on ClickHouse, in one session for all; raises Refused."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
     headers = {"X-ClickHouse-User": str(parts.username), "X-ClickHouse-Key": password}
     try:
-        connection.request("POST", "/", body=sql.encode(), headers=headers)
+        connection.request("POST", "/?session_id=tests", body=sql.encode(), headers=headers)
         answer = connection.getresponse()
         text = answer.read().decode("utf-8", "replace").strip()
     finally:
@@ -83,16 +85,11 @@ def listener(host: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def reach_out(endpoint: ScratchEndpoint, host: str, port: int) -> None:
-    """Make the server try to connect to an address, by the means its engine has; any refusal is fine."""
+    """Make a ClickHouse or Redis try to connect to an address, by the means it has; any refusal is fine."""
     password = endpoint.password.reveal()
-    with suppress(Refused, psycopg.Error, redis.RedisError):
+    with suppress(Refused, redis.RedisError):
         if endpoint.engine == "clickhouse":
-            query(endpoint.url, password, f"SELECT * FROM url('http://{host}:{port}/x', 'LineAsString', 'l String')")
-        elif endpoint.engine == "postgres":
-            with psycopg.connect(endpoint.url, password=password, autocommit=True) as connection:
-                connection.execute(
-                    f"CREATE SUBSCRIPTION s CONNECTION 'host={host} port={port} connect_timeout=2' PUBLICATION p"
-                )
+            query(endpoint.url, password, _READ.format(host=host, port=port))
         else:
             with redis_client(endpoint.url, password) as client:
                 client.execute_command("REPLICAOF", host, port)

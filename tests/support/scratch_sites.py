@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import sys
+import tarfile
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from devstack import standins
+import docker
+
+from devstack import images, standins
+from drd.cancel import CancelToken
 from drd.model import EngineKind, ScratchSpec
 from drd.protocols import ScratchRuntime
+from drd.scratch.docker import DockerRuntime
 from drd.scratch.process import ProcessRuntime
+from drd.scratch.recipes import RECIPES
 from drd.scratch.recipes.recipe import numbers
 
 ENGINES: tuple[EngineKind, ...] = ("postgres", "redis", "clickhouse")
@@ -84,16 +93,66 @@ class ProcessSite:
         return [sys.executable, __file__, json.dumps({"site": "process", "root": str(self.root), "programs": programs})]
 
 
+class DockerSite:
+    """Containers on an engine."""
+
+    name = "docker"
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.images: dict[EngineKind, str] = {engine: images.image(host, engine) for engine in ENGINES}
+
+    def runtime(self, *, later_s: float = 0.0, **options: Any) -> ScratchRuntime:
+        """Return the runtime, its clock set forward by ``later_s`` seconds."""
+        return docker_runtime(self.host, self.images, later_s=later_s, **options)
+
+    def leftovers(self) -> list[str]:
+        """Return containers, networks and volumes that are a scratch server's by name, whatever their labels say."""
+        with closing(docker.DockerClient(base_url=self.host)) as client:
+            things = [*client.containers.list(all=True), *client.networks.list(), *client.volumes.list()]
+            names = [thing.name for thing in things]
+            unnamed = [volume.name for volume in client.volumes.list(filters={"dangling": True})]
+        return [name for name in names if name.startswith(("drd-scratch-", "drd-kept-"))] + unnamed
+
+    def is_internal(self, name: str) -> bool:
+        """Whether the network of that name is without a way out."""
+        with closing(docker.DockerClient(base_url=self.host)) as client:
+            return bool(client.networks.list(names=[name])[0].attrs["Internal"])
+
+    def broken(self) -> str:
+        """Return an ``image`` whose Redis says why it cannot start."""
+        recipe = f"FROM {self.images['redis']}\nCOPY redis-server /usr/bin/redis-server\n"
+        tag = f"drd-broken:{hashlib.sha256((recipe + _BROKEN).encode()).hexdigest()[:12]}"
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            for name, text in (("Dockerfile", recipe), ("redis-server", _BROKEN)):
+                info = tarfile.TarInfo(name)
+                info.size, info.mode = len(text), 0o755
+                archive.addfile(info, io.BytesIO(text.encode()))
+        with closing(docker.DockerClient(base_url=self.host)) as client:
+            client.images.build(fileobj=io.BytesIO(context.getvalue()), custom_context=True, tag=tag, rm=True)
+        return tag
+
+    def owner(self) -> list[str]:
+        """Return the command of a process that starts a server of every engine and waits; see :func:`own`."""
+        order = {"site": "docker", "host": self.host, "images": self.images}
+        return [sys.executable, __file__, json.dumps(order)]
+
+
+def docker_runtime(host: str, names: dict[EngineKind, str], *, later_s: float = 0.0, **options: Any) -> ScratchRuntime:
+    """Return a runtime with these images."""
+    now = lambda: datetime.now(UTC) + timedelta(seconds=later_s)  # noqa: E731
+    return DockerRuntime(now=now, host=host, images=names, pull=False, **options)
+
+
 def own(order: Mapping[str, Any]) -> None:
     """Start a server of every engine, say so, and wait to be killed; or keep one and leave, for the word ``keep``."""
-    from contextlib import ExitStack
-
-    from drd.cancel import CancelToken
-
     runtime: ScratchRuntime
     if order["site"] == "process":
         programs = {engine: Path(path) for engine, path in order["programs"].items()}
         runtime = ProcessRuntime(Path(order["root"]), now=lambda: datetime.now(UTC), programs=programs)
+    else:
+        runtime = docker_runtime(order["host"], order["images"])
     engines = [engine for engine in ENGINES if engine in sys.argv[2:]]
     with ExitStack() as stack:
         servers = [stack.enter_context(runtime.start(spec(engine), CancelToken())) for engine in engines]
@@ -108,8 +167,6 @@ def own(order: Mapping[str, Any]) -> None:
 
 def same_release(engine: EngineKind, version: str) -> bool:
     """Whether a version is of the release that the suite asks for."""
-    from drd.scratch.recipes import RECIPES
-
     return RECIPES[engine].fits(numbers(version), numbers(VERSIONS[engine]))
 
 

@@ -32,6 +32,7 @@ class ClickHouseRecipe(Recipe):
     users = ("clickhouse", "nobody")
     stop_signal = signal.SIGKILL
     ports = (8123, 9000)
+    image = "clickhouse/clickhouse-server:{release}"
 
     def fits(self, have: tuple[int, ...], want: tuple[int, ...]) -> bool:
         """Ask for the release of the same month, or a later one."""

@@ -10,9 +10,11 @@ from drd.model import EngineKind
 from drd.scratch.recipes.recipe import USER, NotReady, Place, Recipe
 
 _MIB = 1 << 20
+# $1 user, $2 folder of the files, $3 server program, $4 data folder
 _INITDB = (
-    'initdb=${3%/*}/initdb; "$initdb" --username="$1" --pwfile="$2/password" --encoding=UTF8 --locale=C '
-    '--auth=scram-sha-256 --no-sync -D "$4" && cat "$2/scratch.conf" >> "$4/postgresql.conf" && exec "$3" -D "$4"'
+    'initdb=$(dirname "$(command -v "$3")")/initdb; "$initdb" --username="$1" --pwfile="$2/password" --encoding=UTF8 '
+    '--locale=C --auth=scram-sha-256 --no-sync -D "$4" && cat "$2/scratch.conf" >> "$4/postgresql.conf" && '
+    'cat "$2/pg_hba.conf" > "$4/pg_hba.conf" && exec "$3" -D "$4"'
 )
 
 
@@ -25,6 +27,7 @@ class PostgresRecipe(Recipe):
     users = ("postgres", "nobody")
     stop_signal = signal.SIGQUIT  # immediate shutdown; SIGKILL would leave a System V segment behind
     ports = (5432,)
+    image = "postgres:{release}"
 
     def fits(self, have: tuple[int, ...], want: tuple[int, ...]) -> bool:
         """Ask for the same major version (two numbers before PostgreSQL 10)."""
@@ -35,9 +38,10 @@ class PostgresRecipe(Recipe):
         return ".".join(map(str, version[: 1 if version[:1] >= (10,) else 2]))
 
     def files(self, place: Place) -> dict[str, str]:
-        """Return the password for initdb and the settings."""
+        """Return the password for initdb, the settings, and who may log in: drd, and who is beside the server."""
         text = "".join(f"{name} = '{value}'\n" for name, value in self.settings(place).items())
-        return {"password": place.password + "\n", "scratch.conf": text}
+        logins = "".join(f"host all all {host}/32 scram-sha-256\n" for host in sorted({"127.0.0.1", place.host}))
+        return {"password": place.password + "\n", "scratch.conf": text, "pg_hba.conf": logins}
 
     def settings(self, place: Place) -> dict[str, str]:
         """Return the settings; memory is shared out so that a restore with a few jobs stays below the limit."""

@@ -49,6 +49,8 @@ class Recipe(ABC):
     """What ends it at once without leaving anything in the kernel."""
     ports: tuple[int, ...]
     """What it listens on in a container; the first is for drd."""
+    image: str
+    """The official image, ``{release}`` standing for :meth:`release`."""
 
     @abstractmethod
     def fits(self, have: tuple[int, ...], want: tuple[int, ...]) -> bool:

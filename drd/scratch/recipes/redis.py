@@ -24,6 +24,7 @@ class RedisRecipe(Recipe):
     users = ("redis", "valkey", "nobody")
     stop_signal = signal.SIGKILL
     ports = (6379,)
+    image = "redis:{release}"
 
     def fits(self, have: tuple[int, ...], want: tuple[int, ...]) -> bool:
         """Ask for the major version, and at least the minor one."""

@@ -1,0 +1,65 @@
+"""Have the image that a scratch server runs from: named, here, or pulled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from drd.cancel import CancelToken
+from drd.errors import ScratchError
+from drd.model import EngineKind, ScratchSpec
+from drd.scratch.docker_engine import Client, mapped
+from drd.scratch.recipes.recipe import Recipe, numbers
+
+Image = Any
+
+
+def image_name(recipe: Recipe, spec: ScratchSpec, overrides: Mapping[EngineKind, str]) -> str:
+    """Return the name: the spec's, else the configured one, else the official one, of the release that is wanted."""
+    if spec.image:
+        return spec.image
+    return overrides.get(spec.engine, recipe.image).replace("{release}", recipe.release(numbers(spec.version)))
+
+
+def have_image(client: Client, name: str, *, pull: bool, cancel: CancelToken) -> Image:
+    """Return the image, pulled when it is absent and that is allowed; raises ScratchError that says why it cannot."""
+    import docker.errors
+
+    hint = f"docker pull {name}, or name another image"
+    with mapped(f"look for the image {name}", hint):
+        try:
+            return client.images.get(name)
+        except docker.errors.ImageNotFound:
+            if not pull:
+                raise ScratchError(f"the image {name} is not here, and pulling is off", hint=hint) from None
+    with mapped(f"pull the image {name}", hint):
+        for step in client.api.pull(name, tag=None if "@" in name else _tag(name), stream=True, decode=True):
+            cancel.raise_if_cancelled()
+            if "error" in step:
+                raise ScratchError(f"cannot pull the image {name}: {step['error']}", hint=hint)
+        return client.images.get(name)
+
+
+def _tag(name: str) -> str | None:
+    """Return "latest" for a name without a tag: the SDK would otherwise pull every tag there is."""
+    return None if ":" in name.rpartition("/")[2] else "latest"
+
+
+def data_folder(image: Image, name: str) -> str:
+    """Return the folder that the image declares as a volume; raises ScratchError when there is none."""
+    declared = sorted(image.attrs["Config"].get("Volumes") or {})
+    if not declared:
+        raise ScratchError(
+            f"the image {name} declares no volume for its data",
+            hint="use an official image, or one that is made FROM it",
+        )
+    return str(declared[0])
+
+
+def program_and_user(image: Image, recipe: Recipe) -> tuple[str, str]:
+    """Return the server program that the image is for, and the user it is meant to run as."""
+    config = image.attrs["Config"]
+    named = {word.rpartition("/")[2] for word in [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]}
+    program = next((program for program in recipe.programs if program in named), recipe.programs[0])
+    user = next((user for user in recipe.users if program.startswith(user)), recipe.users[0])
+    return program, config.get("User") or user
