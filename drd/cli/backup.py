@@ -90,7 +90,7 @@ def _print(report: BackupReport) -> None:
     if done:
         points = sorted(backup.recovery_point for backup in done)
         skew = (points[-1] - points[0]).total_seconds()
-        headline += f", recovery point {render.point(points[0])}"
+        headline += f", recovery point {render.point(points[-1])}"  # the time to ask for: it reaches all of them
         headline += f" (skew {render.span(skew)})" if len(points) > 1 else ""
     print(f"{render.mark(report.outcome)} {headline}")
     if done:

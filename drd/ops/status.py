@@ -67,10 +67,19 @@ class StatusReport:
 
     @property
     def recoverable_to(self) -> datetime | None:
-        """Return the oldest of the sources' newest recovery points: the platform can be brought to then."""
+        """Return the oldest of the sources' newest recovery points: what all sources held then is not lost."""
         points = [s.newest.recovery_point for s in self.sources if s.configured and s.newest]
         complete = all(s.newest for s in self.sources if s.configured)
         return min(points) if points and complete else None
+
+    @property
+    def ask_for(self) -> datetime | None:
+        """Return the time to ask a restore for that brings the newest backup of every source: the latest of them.
+
+        At :attr:`recoverable_to` itself only the oldest of them is in reach; the others would come from one before.
+        """
+        points = [s.newest.recovery_point for s in self.sources if s.configured and s.newest]
+        return max(points) if self.recoverable_to is not None else None
 
 
 def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> StatusReport:

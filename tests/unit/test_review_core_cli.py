@@ -12,16 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from drd.cli.backup import _print as print_report
 from drd.cli.check import exit_code
 from drd.cli.main import main
 from drd.config import find_config_file
 from drd.config_urls import mask_url
 from drd.errors import ConfigError
 from drd.model import CheckItem
+from drd.ops.backup import BackupReport, SourceReport
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
 from drd.stores.local import LocalStore
 from tests.support.backups import store_backup
+
+NEXT = "20261122T190000Z-abcdef"
 
 
 @pytest.fixture
@@ -110,6 +114,41 @@ def test_the_printed_recovery_point_can_be_asked_for(site: Path) -> None:
     assert printed == "2026-11-22 19:00:01 UTC"
     planned = shell(site, f"drd restore --at '{printed}' --source src --into out --dry-run")
     assert "20261122T190000Z-abcdef" in planned.stdout
+
+
+def test_the_time_that_status_names_reaches_every_source(site: Path) -> None:
+    """Two sources backed up seconds apart: the command that ``status`` prints brings the newest backup of both."""
+    config = site / "drd.yaml"
+    redis = "{type: redis, url: 'redis://127.0.0.1:1'}"
+    config.write_text(f"{config.read_text()}sources: {{src: {redis}, other: {redis}}}\n")
+    store = LocalStore(site / "store")
+    for hour, pairs in (("18", ("aaaaaa", "bbbbbb")), ("19", ("cccccc", "dddddd"))):
+        for n, (source, letters) in enumerate(zip(("src", "other"), pairs, strict=True)):
+            at = datetime(2026, 11, 22, int(hour), 0, 5 * n, 400_000, tzinfo=UTC)
+            backup = store_backup(
+                store,
+                Codec(1),
+                {"fingerprint.json": [b"{}"]},
+                source=source,
+                backup_id=f"20261122T{hour}0000Z-{letters}",
+            )
+            Catalog(store).publish(dataclasses.replace(backup, recovery_point=at))
+    said = shell(site, "drd status").stdout
+    assert "all 2 sources, to 2026-11-22 19:00:01 UTC" in said
+    command = next(line for line in said.splitlines() if "to go there: " in line).partition("to go there: ")[2]
+    assert command == 'drd restore --at "2026-11-22 19:00:06 UTC"'
+    planned = shell(site, f"{command} --into out --dry-run").stdout
+    assert "20261122T190000Z-cccccc" in planned
+    assert "20261122T190000Z-dddddd" in planned
+
+
+def test_the_time_that_a_backup_run_prints_reaches_every_source(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of recovery points seconds apart the latest is printed: the earliest would miss the others."""
+    made = store_backup(LocalStore(site / "store"), Codec(1), {"fingerprint.json": [b"{}"]}, backup_id=NEXT)
+    points = [datetime(2026, 11, 22, 19, 0, second, tzinfo=UTC) for second in (5, 0)]
+    done = [dataclasses.replace(made, recovery_point=point) for point in points]
+    print_report(BackupReport(points[1], 6.0, tuple(SourceReport("src", "redis", "ok", 1.0, one) for one in done)))
+    assert "recovery point 2026-11-22 19:00:05 UTC (skew 5.0 s)" in capsys.readouterr().out
 
 
 def test_a_file_in_the_place_of_the_store_is_no_empty_store(site: Path) -> None:
