@@ -145,6 +145,9 @@ class _Schema(GenerateJsonSchema):
         return generated
 
 
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
 def _tidy(node: Any) -> None:
     if isinstance(node, list):
         for item in node:
@@ -153,6 +156,9 @@ def _tidy(node: Any) -> None:
         return
     if isinstance(node.get("title"), str):
         del node["title"]
+    for ours, standard in _BOUNDS.items():
+        if isinstance(node.get(ours), int | float):  # pydantic leaves them where a validator stands before the type
+            node[standard] = node.pop(ours)
     if node.get("pattern") == SIZE_PATTERN and isinstance(node.get("default"), int):
         node["default"] = format_size(node["default"])
     for value in node.values():

@@ -43,7 +43,7 @@ from drd.config_values import (
     refuse,
     size_between,
 )
-from drd.repository.layout import is_source_name
+from drd.repository.layout import SOURCE_NAME_PATTERN, is_source_name
 from drd.repository.signing import is_public_key
 
 MIB = 1 << 20
@@ -314,7 +314,9 @@ class Config(Section):
         default_factory=OddnessConfig, description="When a backup is oddly small, for sources that do not say."
     )
     sources: dict[SourceName, SourceConfig] = Field(
-        default_factory=dict, description="The databases, each under a name that also names its folder in the store."
+        default_factory=dict,
+        description="The databases, each under a name that also names its folder in the store.",
+        json_schema_extra={"propertyNames": {"pattern": f"^{SOURCE_NAME_PATTERN}$"}},
     )
     drills: dict[SourceName, DrillConfig] = Field(
         default_factory=dict, description="Restore drills, each under a name that also names its folder in the store."

@@ -25,9 +25,10 @@ from drd.errors import ConfigError, IntegrityError
 
 REPOSITORY_KEY = "drd.json"
 MAX_KEY_BYTES = 900  # S3 allows 1024 bytes, prefix included
+SOURCE_NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
 
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9]{6}")
-_SOURCE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_SOURCE = re.compile(SOURCE_NAME_PATTERN)
 _ARTIFACT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _RESERVED_ARTIFACT = re.compile(r"manifest\.json(/.*)?|(.*/)?[0-9]{6,}\.zst(\.age)?(/.*)?")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\]|(?:\A|/)\.{0,2}(?:/|\Z)")  # one pass: a catalog holds a million keys

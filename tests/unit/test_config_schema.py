@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from drd.config import load, masked, schema, schema_text
 from drd.config_model import Config
+from drd.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config" / "drd.example.yaml"
@@ -112,12 +113,26 @@ def test_every_key_has_a_description():
 
 
 @pytest.mark.parametrize(
-    "text", ["store: {type: s3, bukket: abc}", "store: {type: ftp}", "stores: {}", "store: {type: local}"]
+    "text",
+    [
+        "store: {type: s3, bukket: abc}",
+        "store: {type: ftp}",
+        "stores: {}",
+        "store: {type: local}",
+        "{store: {type: local, path: /b}, pipeline: {level: 20}}",
+        "{store: {type: local, path: /b}, pipeline: {workers: 0}}",
+        "{store: {type: local, path: /b}, retention: {keep_last: -1}}",
+        "{store: {type: local, path: /b}, sources: {Shop: {type: redis, url: 'redis://h'}}}",
+    ],
 )
-def test_the_schema_refuses_what_drd_refuses(text):
+def test_the_schema_refuses_what_drd_refuses(text, tmp_path):
     """An editor that knows the schema marks the same mistakes."""
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(yaml.safe_load(text), schema())
+    file = tmp_path / "drd.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        load(file, {})
 
 
 def test_what_is_shown_can_be_loaded_again(tmp_path):
