@@ -167,11 +167,10 @@ class Trial:
 
     def _restore_and_check(self, ports: Ports, server: ScratchServer, bound: Bound) -> None:
         backup = self.choice.backup
-        with (
-            ports.work(backup.source, backup.id) as ctx,
-            ports.reader(backup, cancel=ctx.cancel) as artifacts,
-        ):
+        with ExitStack() as stack:
             with self.phases.phase("fetch"):
+                ctx = stack.enter_context(ports.work(backup.source, backup.id))
+                artifacts = stack.enter_context(ports.reader(backup, cancel=ctx.cancel))
                 expected = read_fingerprint(artifacts)
             waiting = WaitingReader(artifacts, ports.monotonic)
             reader = ObservedReader(waiting, Meter(ports.progress, backup.source, "restore", backup.plain_bytes))

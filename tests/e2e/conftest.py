@@ -3,11 +3,14 @@
 ``platform`` is the session's stack with a little data, which tests read and never change. ``make_site`` makes a folder
 with a ``drd.yaml``, an age key pair and a fresh store; every run of it is searched for secrets. ``backed_up`` is a
 local store with one backup of each source, made once; ``copied`` is a test's own copy of it. ``targets`` are where to
-restore into, empty at the start of a test and emptied after it.
+restore into, empty at the start of a test and emptied after it. ``scratch_root`` is where scratch servers of
+drills live; nothing may be left there.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +25,7 @@ from devstack.server import private_file
 from devstack.stack import Stack
 from devstack.workspace import Workspace
 from tests.support.drd_site import Site
+from tests.support.drill_site import left_behind
 from tests.support.services import present
 from tests.support.trading_site import BackedUp, Platform, Targets
 
@@ -93,3 +97,14 @@ def targets(platform: Platform) -> Iterator[Targets]:
     made.empty()
     yield made
     made.empty()
+
+
+@pytest.fixture
+def scratch_root() -> Iterator[Path]:
+    """Give a folder that unprivileged users can pass through; nothing may be left in it."""
+    folder = Path(tempfile.mkdtemp(prefix="drd-drill-test-"))
+    folder.chmod(0o711)
+    yield folder / "scratch"
+    left = left_behind(folder / "scratch")
+    shutil.rmtree(folder)
+    assert left == []

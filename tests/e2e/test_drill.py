@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.drd_site import Site
-from tests.support.drill_site import TRADING_SUITE, left_behind, with_drills
+from tests.support.drill_site import TRADING_SUITE, with_drills
 from tests.support.trading_site import CLICKHOUSE, POSTGRES, REDIS, SOURCES, BackedUp
 
 ALWAYS = {
@@ -18,17 +15,6 @@ ALWAYS = {
     REDIS: {"server starts", "restored", "stored bytes", "content", "redis-check-rdb", "every key"},
     CLICKHOUSE: {"server starts", "restored", "stored bytes", "content", "schema", "CHECK TABLE"},
 }
-
-
-@pytest.fixture
-def scratch_root() -> Iterator[Path]:
-    """Give a folder that unprivileged users can pass through; nothing may be left in it."""
-    folder = Path(tempfile.mkdtemp(prefix="drd-drill-test-"))
-    folder.chmod(0o711)
-    yield folder / "scratch"
-    left = left_behind(folder / "scratch")
-    shutil.rmtree(folder)
-    assert left == []
 
 
 @pytest.fixture
