@@ -46,8 +46,21 @@ class LimitsConfig(Section):
     )
 
 
+class DockerConfig(Section):
+    """Scratch servers in containers of a Docker Engine on this machine."""
+
+    host: Text | None = Field(
+        default=None, description="Address of the engine, such as unix:///run/docker.sock. Default: as docker finds it."
+    )
+    images: dict[EngineKind, Text] = Field(
+        default_factory=dict,
+        description="Image by kind of database. Default: the official one of that release.",
+    )
+    pull: bool = Field(default=True, description="Whether an image that is not there may be pulled.")
+
+
 class ScratchConfig(Section):
-    """Where scratch servers live that are plain processes of this machine."""
+    """Where scratch servers live: folder, programs and user of plain processes; engine and images of containers."""
 
     dir: FilePath | None = Field(
         default=None, description="Folder for their data. Default: drd-scratch in the system's temporary folder."
@@ -59,6 +72,7 @@ class ScratchConfig(Section):
     user: Text | None = Field(
         default=None, description="Unprivileged user they run as, where drd is root. Default: the engine's own user."
     )
+    docker: DockerConfig = Field(default_factory=DockerConfig, description="Scratch servers in containers.")
 
 
 class DrillConfig(Section):
@@ -69,7 +83,8 @@ class DrillConfig(Section):
     )
     sources: tuple[Text, ...] = Field(default=(), description="Sources whose backups are drilled. Default: all.")
     runtime: RuntimeName = Field(
-        default="auto", description="Where scratch servers come from: docker, process, or auto (docker if it works)."
+        default="auto",
+        description="Where scratch servers come from: docker, process, or auto (docker where it answers).",
     )
     select: Annotated[tuple[Selection, ...], Field(min_length=1)] = Field(
         default=("latest",),

@@ -322,7 +322,8 @@ class Config(Section):
         default_factory=dict, description="Restore drills, each under a name that also names its folder in the store."
     )
     scratch: ScratchConfig = Field(
-        default_factory=ScratchConfig, description="Scratch servers that are processes of this machine, for drills."
+        default_factory=ScratchConfig,
+        description="Where the scratch servers of drills live and what they are.",
     )
 
     _warnings: tuple[str, ...] = PrivateAttr(default=())

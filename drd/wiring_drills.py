@@ -54,9 +54,13 @@ def plans(config: Config, names: Sequence[str], stored: Sequence[str]) -> list[t
 
 
 def scratch_runtime(config: Config, name: RuntimeName) -> ScratchRuntime:
-    """Return a runtime; so far there is one, which ``auto`` means too."""
+    """Return a runtime; ``auto`` is docker where an engine answers, else plain processes."""
     if name == "docker":
-        raise ConfigError("the runtime docker is not in this release", hint="use --runtime process")
+        return _docker(config)
+    if name == "auto":
+        docker = _docker(config)
+        if docker.check()[0].outcome == "ok":
+            return docker
     from drd.scratch.process import ProcessRuntime
 
     return ProcessRuntime(
@@ -64,6 +68,15 @@ def scratch_runtime(config: Config, name: RuntimeName) -> ScratchRuntime:
         now=lambda: datetime.now(UTC),
         programs=dict(config.scratch.programs),
         run_as=config.scratch.user,
+    )
+
+
+def _docker(config: Config) -> ScratchRuntime:
+    from drd.scratch.docker import DockerRuntime
+
+    settings = config.scratch.docker
+    return DockerRuntime(
+        now=lambda: datetime.now(UTC), host=settings.host, images=dict(settings.images), pull=settings.pull
     )
 
 

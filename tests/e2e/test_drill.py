@@ -53,3 +53,16 @@ def test_every_source_is_proven_from_the_store_and_the_identity_alone(drilled: S
     assert "✓ Passed: trading-postgres" in text
     assert "every order has a user" in text
     assert "http" not in text
+
+
+def test_in_containers(copied: Site, scratch_root: Path, docker_host: str) -> None:
+    """The same in containers of a Docker Engine: all three engines are proven, and no container is left."""
+    from tests.support.scratch_sites import DockerSite  # its library is an extra
+
+    docker = DockerSite(docker_host)
+    site = with_drills(copied, scratch_root, boxed={"runtime": "docker", "limits": {"memory": "1GiB"}})
+    site.config["scratch"] = {"docker": {"host": docker_host, "images": dict(docker.images), "pull": False}}
+    document = site("drill", "now", "--json").succeeds().json
+    assert [(run["source"], run["verdict"]) for run in document["runs"]] == [(name, "passed") for name in SOURCES]
+    assert {run["environment"]["runtime"] for run in document["runs"]} == {"docker"}
+    assert docker.leftovers() == []
