@@ -28,6 +28,7 @@ from drd.repository.lease import Holder
 from drd.repository.repository import Repository
 from drd.repository.retention import Policy
 from drd.repository.signing import Signing, Trust
+from drd.selection import EVERYTHING, Selection
 from drd.wiring_engines import engine_of, replacer_of, resolved
 
 MAX_AUTO_WORKERS = 8
@@ -108,17 +109,19 @@ class Services:
             )
         return list(dict.fromkeys(names or configured))
 
-    def _source(self, name: str, config: SourceConfig) -> Source:
+    def _source(self, name: str, config: SourceConfig, selection: Selection = EVERYTHING) -> Source:
         jobs = config.jobs if isinstance(config, PostgresConfig) else "auto"
+        engine = engine_of(config, self.config, self.ports.now, selection)
         return Source(
             name=name,
-            engine=engine_of(config, self.config, self.ports.now),
+            engine=engine,
             deadline_s=config.deadline.total_seconds(),
             jobs=None if jobs == "auto" else jobs,
             labels=dict(config.labels),
             replacer=replacer_of(config, self.config),
             odd_fall=self.odd_fall(name),
             chaining=Chaining(*self.config.incremental.of(config)) if isinstance(config, ChainedSource) else None,
+            narrowed=None if selection.everything else engine.narrowed,
         )
 
     def odd_fall(self, source: str) -> float | None:
@@ -131,8 +134,8 @@ class Services:
         general = self.config.retention
         return {name: (self.config.sources[name].retention or general).policy() for name in self._chosen(names)}
 
-    def target(self, source: str, backup: Backup) -> Source:
-        """Return the configured source itself, as a restore target."""
+    def target(self, source: str, backup: Backup, selection: Selection = EVERYTHING) -> Source:
+        """Return the configured source itself, as a restore target for a backup or a part of it."""
         if source not in self.config.sources:
             raise ConfigError(
                 f"{source} is in the store but not in the configuration, so drd does not know where to restore it",
@@ -146,9 +149,11 @@ class Services:
                 subject=source,
                 hint="restore it elsewhere with --into URL",
             )
-        return self._source(source, config)
+        return self._source(source, config, selection)
 
-    def target_at(self, url: str, source: str, backup: Backup, password: Secret | None) -> Source:
+    def target_at(
+        self, url: str, source: str, backup: Backup, password: Secret | None, selection: Selection = EVERYTHING
+    ) -> Source:
         """Return a target at ``url``; what the URL does not say is taken from the configured source."""
         kind = engine_kind_of(url)
         if kind != backup.engine:
@@ -157,7 +162,7 @@ class Services:
                 subject=source,
                 hint=f"use a {'/'.join(s for s, k in _SCHEMES.items() if k == backup.engine)} URL or a directory",
             )
-        return self._source(source, self._config_at(url, source, kind, password))
+        return self._source(source, self._config_at(url, source, kind, password), selection)
 
     def _config_at(self, url: str, source: str, kind: EngineKind, password: Secret | None) -> SourceConfig:
         from pydantic import TypeAdapter, ValidationError

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 from drd.config import Config
 from drd.config_model import S3StoreConfig
 from drd.config_sources import ClickHouseConfig, PostgresConfig, RedisConfig, SourceConfig
 from drd.config_values import SecretRef
 from drd.errors import ConfigError
-from drd.model import Secret
-from drd.protocols import Clock, Engine, Replacer
+from drd.model import Fingerprint, Secret
+from drd.protocols import ArtifactReader, Clock, Engine, Replacer, WorkContext
+from drd.selection import EVERYTHING, Selection
 
 if TYPE_CHECKING:  # adapters are imported where they are configured
     from drd.engines.clickhouse.settings import ClickHouseSettings, DirectAccess
@@ -19,19 +21,44 @@ if TYPE_CHECKING:  # adapters are imported where they are configured
     from drd.engines.redis.settings import RedisSettings
 
 
-def engine_of(config: SourceConfig, whole: Config, clock: Clock) -> Engine:
-    """Return the engine bound to the server of a source."""
+_OPTIONS = {"databases": "--database", "schemas": "--schema", "tables": "--tables", "keys": "--keys"}
+_SELECTABLE = {
+    "postgres": ("databases", "schemas", "tables"),
+    "redis": ("keys",),
+    "clickhouse": ("databases", "tables"),
+}
+
+
+class PartialEngine(Engine, Protocol):
+    """An engine that can restore a part of a backup."""
+
+    def narrowed(self, expected: Fingerprint, artifacts: ArtifactReader, ctx: WorkContext) -> Fingerprint:
+        """Return what of a backup's fingerprint the part to restore must be equal to."""
+
+
+def engine_of(config: SourceConfig, whole: Config, clock: Clock, selection: Selection = EVERYTHING) -> PartialEngine:
+    """Return the engine bound to the server of a source, which restores no more of a backup than ``selection``."""
+    _require_selectable(config, selection)
     if isinstance(config, PostgresConfig):
         from drd.engines.postgres.engine import PostgresEngine
 
-        return PostgresEngine(_postgres(config))
+        return PostgresEngine(replace(_postgres(config), selection=selection))
     if isinstance(config, RedisConfig):
         from drd.engines.redis.engine import RedisEngine
 
-        return RedisEngine(_redis(config))
+        return RedisEngine(replace(_redis(config), selection=selection))
     from drd.engines.clickhouse.engine import ClickHouseEngine
 
-    return ClickHouseEngine(_clickhouse(config, whole), clock=clock)
+    return ClickHouseEngine(replace(_clickhouse(config, whole), selection=selection), clock=clock)
+
+
+def _require_selectable(config: SourceConfig, selection: Selection) -> None:
+    """Raise ConfigError for a bound that has no meaning for this kind of database."""
+    may = _SELECTABLE[config.type]
+    for name, option in _OPTIONS.items():
+        if getattr(selection, name) and name not in may:
+            options = ", ".join(_OPTIONS[known] for known in may)
+            raise ConfigError(f"{option} means nothing for {config.type}", op="restore", hint=f"it knows: {options}")
 
 
 def replacer_of(config: SourceConfig, whole: Config) -> Replacer:

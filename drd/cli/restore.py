@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # pull in the pipeline
     from drd.ops.ports import Ports, Source
     from drd.ops.restore import Outcome, PlannedRestore, RestoredSource, RestoreReport
     from drd.repository.planning import Choice
+    from drd.selection import Selection
     from drd.wiring import Services
 
 
@@ -43,6 +45,17 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         metavar="URL|DIR",
         help="restore one source into another server or database, or write a backup's files below a directory",
     )
+    part = parser.add_argument_group("a part of one source (PATTERN: * ? […]; may be repeated)")
+    part.add_argument(
+        "--tables",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="these tables: NAME, SCHEMA.NAME or DATABASE.NAME",
+    )
+    part.add_argument("--schema", action="append", default=[], metavar="PATTERN", help="these schemas of PostgreSQL")
+    part.add_argument("--database", action="append", default=[], metavar="PATTERN", help="these databases")
+    part.add_argument("--keys", action="append", default=[], metavar="PATTERN", help="these keys of Redis")
     parser.add_argument("--password-env", metavar="NAME", help="environment variable with the password for --into URL")
     parser.add_argument("--password-file", metavar="FILE", help="file with the password for --into URL")
     parser.add_argument(
@@ -81,6 +94,13 @@ def run(args: argparse.Namespace, session: Session) -> int:
             "--replace takes the place of the configured server's data, and always compares before",
             op="restore",
             hint="leave out --into and --no-compare; to replace data elsewhere, configure that server as the source",
+        )
+    is_part = not _selection(args).everything
+    if is_part and (args.replace or (args.into and "://" not in args.into)):
+        raise ConfigError(
+            "a part of a source is restored into an empty or absent target alone",
+            op="restore",
+            hint="give --into URL of another database or server, and copy from there what is needed",
         )
     if args.into and "://" not in args.into:
         return _export(args, session, at.at, sources)
@@ -149,18 +169,31 @@ def _chosen(wanted: list[str], services: Services) -> list[str]:
 def _targets(args: argparse.Namespace, session: Session) -> Any:
     """Return the function that finds the target of a source: its own server, or ``--into``."""
     services = session.services
+    selection = _selection(args)
+    if not selection.everything and len(_chosen(args.source, services)) != 1:
+        raise ConfigError("a part is restored of one source", op="restore", hint="add --source NAME")
     if not args.into:
         if args.password_env or args.password_file:
             raise ConfigError("--password-env and --password-file go with --into URL", op="restore")
-        return services.target
+        return partial(services.target, selection=selection)
     if len(_chosen(args.source, services)) != 1:
         raise ConfigError("--into URL takes one source", op="restore", hint="add --source NAME")
     password = _password(args)
 
     def target(source: str, backup: Backup) -> Source:
-        return services.target_at(args.into, source, backup, password)
+        return services.target_at(args.into, source, backup, password, selection)
 
     return target
+
+
+def _selection(args: argparse.Namespace) -> Selection:
+    """Return the part of a source that was asked for."""
+    from drd.selection import Selection
+
+    given = (args.database, args.schema, args.tables, args.keys)
+    if any(not pattern for patterns in given for pattern in patterns):  # --tables "$UNSET" must not mean all
+        raise ConfigError("a pattern is empty", op="restore", hint="name what to restore, such as --tables 'orders*'")
+    return Selection(*map(tuple, given))
 
 
 def _password(args: argparse.Namespace) -> Secret | None:

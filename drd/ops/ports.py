@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from drd.cancel import CancelToken, deadline
 from drd.errors import Cancelled, SourceError, TargetError
-from drd.model import Backup, Progress
+from drd.model import Backup, Fingerprint, Progress
 from drd.ops.bounded import LOOK_GRACE_S, run_bounded
 from drd.ops.spool import spool_directory
-from drd.protocols import Ancestor, Clock, Engine, Format, Replacer, Store, WorkContext
+from drd.protocols import Ancestor, ArtifactReader, Clock, Engine, Format, Replacer, Store, WorkContext
 from drd.repository import layout
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
@@ -64,6 +64,8 @@ class Source:
     for the general one. ``replacer`` puts a backup in the place of the data that this server holds.
     ``odd_fall`` is by what share (0.3: 30 %) rows or bytes may fall before a backup is odd, None for never.
     ``chaining`` is None where every backup is a full one.
+    ``narrowed``, set where the engine restores a part of a backup alone, returns what of the backup's fingerprint that
+    part must be equal to.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Source:
     replacer: Replacer | None = None
     odd_fall: float | None = None
     chaining: Chaining | None = None
+    narrowed: Callable[[Fingerprint, ArtifactReader, WorkContext], Fingerprint] | None = None
 
 
 @dataclass(frozen=True)

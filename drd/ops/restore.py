@@ -221,6 +221,8 @@ def restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool) 
             ports.reader(item.backup, share=share, cancel=ctx.cancel) as artifacts,
         ):
             expected = read_fingerprint(artifacts) if check else None  # a damaged one stops before anything is written
+            if expected is not None and item.into.narrowed is not None:
+                expected = item.into.narrowed(expected, artifacts, ctx)
             meter = Meter(ports.progress, item.source, "restore", item.backup.plain_bytes)
             observed, engine = ObservedReader(artifacts, meter), item.into.engine
             done = run_bounded(lambda: engine.restore(item.backup, observed, ctx), ctx.cancel, RESTORE_GRACE_S)

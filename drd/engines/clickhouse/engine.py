@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from drd.engines.clickhouse import checks, fingerprints
+from drd.engines.clickhouse import checks, fingerprints, selection
 from drd.engines.clickhouse import dump as dumping
 from drd.engines.clickhouse import restore as restoring
 from drd.engines.clickhouse.client import SOURCE, TARGET, Server, told
+from drd.engines.clickhouse.packindex import read_index
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.model import Backup, CheckItem, DumpResult, Fingerprint, Probe, RestoreResult, TargetState
 from drd.protocols import ArtifactReader, ArtifactSink, Clock, WorkContext
@@ -56,6 +57,12 @@ class ClickHouseEngine:
         """Restore, check every table, and note the parts for :meth:`fingerprint`."""
         result, self._restored = restoring.restore(self._target, self._settings, backup, artifacts, ctx)
         return result
+
+    def narrowed(self, expected: Fingerprint, artifacts: ArtifactReader, ctx: WorkContext) -> Fingerprint:
+        """Return what of a backup's fingerprint the part to restore must be equal to."""
+        del ctx
+        tables = selection.tables_of(read_index(artifacts).objects)
+        return selection.expected_of(self._settings.selection, expected, tables)
 
     def fingerprint(self, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
         """Read rows and part hashes of the databases that ``expected`` names.

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from drd.engines.clickhouse import access, alive, disk, fingerprints, orphans, unfinished
+from drd.engines.clickhouse import access, alive, disk, fingerprints, orphans, selection, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
 from drd.engines.clickhouse.dump import query_settings
 from drd.engines.clickhouse.elsewhere import repoint
@@ -57,6 +57,11 @@ def live_names(settings: ClickHouseSettings, databases: Sequence[str]) -> dict[s
     return {name: name for name in databases}
 
 
+def chosen_databases(settings: ClickHouseSettings, index: PackIndex) -> list[str]:
+    """Return the databases of a backup that are to be restored, whole or in part; raises ConfigError for none."""
+    return selection.databases(settings.selection, index.databases(), selection.tables_of(index.objects))
+
+
 def held(server: Server, databases: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """List the tables of each database that exists; absent databases are absent from the result."""
     names = {"names": list(databases)}
@@ -76,7 +81,7 @@ def held(server: Server, databases: Sequence[str]) -> dict[str, list[dict[str, A
 def inspect(server: Server, settings: ClickHouseSettings, artifacts: ArtifactReader) -> TargetState:
     """Say which databases a restore would make and whether they are absent or empty."""
     with told(TARGET, "looked at the target"):
-        names = list(renames(settings, read_index(artifacts).databases()).values())
+        names = list(renames(settings, chosen_databases(settings, read_index(artifacts))).values())
         marks = unfinished.marked(server, names)
         at_work = alive.living(server) if marks else set()
         for name, mark in marks.items():
@@ -120,11 +125,8 @@ class _Restore:
         spelled = "".join(f", {name}={value}" for name, value in options.items())
         return f"RESTORE {', '.join(what)} FROM {origin} SETTINGS id={literal(job_id)}{spelled}"
 
-    def elements(self) -> list[str]:
-        return [
-            f"DATABASE {identifier(there)}" + (f" AS {identifier(here)}" if here != there else "")
-            for there, here in self.names.items()
-        ]
+    def elements(self, index: PackIndex) -> list[str]:
+        return selection.elements(self.settings.selection, self.names, selection.tables_of(index.objects))
 
 
 @dataclass
@@ -148,7 +150,7 @@ def restore(
         index = read_index(artifacts)
         if not index.databases():
             raise IntegrityError("the backup holds no database", hint="drd verify --deep it")
-        names = renames(settings, index.databases())
+        names = renames(settings, chosen_databases(settings, index))
         taken_back = orphans.end_orphans(server) + unfinished.take_back(server, list(names.values()))
         before = held(server, list(names.values()))
         state = _state(before, list(names.values()))
@@ -201,13 +203,13 @@ def _bring(
     notices: list[Notice] = []
     restored = fingerprints.PartsSnapshot(work.server, list(work.names.values()))
     with _origin(work, index, artifacts) as origin:
-        databases = work.elements()
-        _run(work, origin, databases, structure_only=1, allow_different_database_def=1)
+        wanted = work.elements(index)
+        _run(work, origin, wanted, structure_only=1, allow_different_database_def=1)
         tables = _merge_trees(work.server, work.names.values())
         for name in tables:
             for what in _MERGES:
                 work.server.execute(f"SYSTEM STOP {what} {table(*name)}")
-        _run(work, origin, databases, allow_different_database_def=1)
+        _run(work, origin, wanted, allow_different_database_def=1)
         notices += _bring_access(work, origin)
     notices += repoint(work.server, work.names)
     notices += origin.leftovers
@@ -235,7 +237,7 @@ def _bring_access(work: _Restore, origin: _Origin) -> list[Notice]:
     """Bring users and functions that do not exist yet, where the server allows it and no name changed."""
     saved = work.backup.facts.get("access")
     kinds = [k for k in saved if isinstance(k, str)] if isinstance(saved, list) else []
-    if any(here != there for there, here in work.names.items()):
+    if any(here != there for there, here in work.names.items()) or not work.settings.selection.everything:
         return []
     refused = []
     for kind, element in zip(kinds, access.elements(kinds), strict=False):

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from drd.engines.marks import Staging
 from drd.errors import ConfigError
 from drd.model import Secret
+from drd.selection import EVERYTHING, Selection
 
 Mode = Literal["gateway", "direct", "disk"]
 
@@ -53,7 +54,8 @@ class ClickHouseSettings:
     ``bandwidth_bytes_per_s`` leave the server's defaults when None. ``merges_after_restore`` is "stopped" for a
     scratch server whose rows past their TTL must stay until every check was made. ``outside`` is "cut_off" there: what
     would reach other systems (Kafka, S3, dictionaries' sources) is restored as a table that holds nothing. ``staging``
-    diverts a restore and its fingerprint to databases beside those they are meant for.
+    diverts a restore and its fingerprint to databases beside those they are meant for. ``selection`` is the part of a
+    backup to restore.
     """
 
     url: str
@@ -74,6 +76,7 @@ class ClickHouseSettings:
     merges_after_restore: Literal["started", "stopped"] = "started"
     staging: Staging | None = None
     outside: Literal["kept", "cut_off"] = "kept"
+    selection: Selection = EVERYTHING
 
     @property
     def look_timeout_s(self) -> float:

@@ -26,6 +26,12 @@ class Archive:
         self.index: PackIndex = read_index(artifacts, prefix)
         found = {name.removeprefix(prefix) for name in artifacts.names() if name.startswith(prefix)}
         self.own = found - {"toc.dat", TAR_NAME, INDEX_NAME}
+        self.has_large_objects = True
+
+    def narrow(self, toc: Toc) -> None:
+        """Leave out what this smaller table of contents does not name, and all large objects: no table owns one."""
+        self.toc = toc
+        self.has_large_objects = any(entry.desc == "BLOBS" for entry in toc.entries)
 
     def size(self, name: str) -> int:
         """Return the size of a file; raises :class:`~drd.errors.IntegrityError` when the backup lacks it."""

@@ -45,7 +45,10 @@ class PostgresEngine:
         """Say which databases ``backup`` would become here and whether they are absent or empty; changes nothing."""
         del backup
         endpoint = endpoint_of(self._settings, "target")
-        targets = [job.target for job in restore.plan(self._settings, endpoint, artifacts)]
+        jobs = restore.plan(self._settings, endpoint, artifacts)
+        targets = [job.target for job in jobs]
+        for job in jobs:
+            restore.require_part(job, artifacts)
         held: list[str] = []
         absent = 0
         with contextlib.closing(place.maintenance(endpoint, set(targets))) as session:
@@ -60,6 +63,11 @@ class PostgresEngine:
     def restore(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> RestoreResult:
         """Restore beside what is there, then give the databases their names; see :mod:`.restore`."""
         return restore.restore(self._settings, endpoint_of(self._settings, "target"), backup, artifacts, ctx)
+
+    def narrowed(self, expected: Fingerprint, artifacts: ArtifactReader, ctx: WorkContext) -> Fingerprint:
+        """Return what of a backup's fingerprint the part to restore must be equal to."""
+        del ctx
+        return restore.narrowed(self._settings, expected, artifacts)
 
     def fingerprint(self, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
         """Read every table as pg_dump would and digest it; see :mod:`drd.engines.postgres.live`."""

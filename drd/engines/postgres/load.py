@@ -68,10 +68,12 @@ class Loader:
         """Yield what can be done side by side, the largest first so that no job ends up with it alone."""
         tables = [entry for name, entry in self._archive.toc.data_files().items() if name.endswith(".dat")]
         sized = sorted(((self._archive.size(entry.filename), entry.dump_id, entry) for entry in tables), reverse=True)
-        for oid, name in self._archive.own_large_objects():
+        for oid, name in self._archive.own_large_objects() if self._archive.has_large_objects else ():
             yield lambda session, oid=oid, name=name: self._large_object(session, oid, name)  # type: ignore[misc]
         for _size, _id, entry in sized:
             yield lambda session, entry=entry: self._table(session, entry)  # type: ignore[misc]
+        if not self._archive.has_large_objects:
+            return
         for offset, length, members in self._archive.index.large_object_ranges(_RANGE_BYTES):
             yield lambda session, o=offset, n=length, m=members: self._packed_objects(session, o, n, m)  # type: ignore[misc]
 

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from drd.engines.children import Child
-from drd.engines.postgres import catalog, place
+from drd.engines.postgres import catalog, place, selection
 from drd.engines.postgres.archive import Archive
 from drd.engines.postgres.connection import Endpoint, Session, mapped
 from drd.engines.postgres.dump import DATABASES_ARTIFACT, GLOBALS_ARTIFACT
@@ -24,8 +24,9 @@ from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.toc import Toc
 from drd.engines.postgres.tools import Tool, complaint, find_tool, guarded
 from drd.errors import IntegrityError, TargetError, ToolError
-from drd.model import Backup, Notice, Progress, RestoreResult
+from drd.model import Backup, Fingerprint, Notice, Progress, RestoreResult
 from drd.protocols import ArtifactReader, WorkContext
+from drd.selection import Selection
 
 # Errors of pg_restore that leave a restore whole; everything else makes it fail.
 _HARMLESS = (
@@ -43,20 +44,38 @@ class _Job:
     prefix: str
     properties: dict[str, Any]
     target: str
+    selected: Selection
 
 
 def plan(settings: PostgresSettings, endpoint: Endpoint, artifacts: ArtifactReader) -> list[_Job]:
     """Pair each database of the backup with its target's name: its own, or the URL's for a single one."""
-    listed = read_databases(artifacts)
+    listed = selection.databases(settings.selection, read_databases(artifacts))
     into = endpoint.database if len(listed) == 1 and not settings.databases else None
-    jobs = [_Job(f"{item['artifact']}/", item, into or str(item["name"])) for item in listed]
+    chosen = settings.selection
+    jobs = [_Job(f"{item['artifact']}/", item, into or str(item["name"]), chosen) for item in listed]
     beside = settings.staging
     if beside is None:
         return jobs
     return [
-        _Job(job.prefix, job.properties | {"comment": beside.comments[job.target]}, beside.names[job.target])
+        _Job(job.prefix, job.properties | {"comment": beside.comments[job.target]}, beside.names[job.target], chosen)
         for job in jobs
     ]
+
+
+def require_part(job: _Job, artifacts: ArtifactReader) -> None:
+    """Raise ConfigError when a part was asked for that this database of the backup does not have."""
+    if job.selected.tables or job.selected.schemas:
+        selection.part_of(Archive(artifacts, job.prefix).toc, job.selected, str(job.properties["name"]))
+
+
+def narrowed(settings: PostgresSettings, expected: Fingerprint, artifacts: ArtifactReader) -> Fingerprint:
+    """Return what of a backup's fingerprint the restored part must be equal to."""
+    items: dict[str, dict[str, Any]] = {}
+    for item in selection.databases(settings.selection, read_databases(artifacts)):
+        name = str(item["name"])
+        part = selection.part_of(Archive(artifacts, f"{item['artifact']}/").toc, settings.selection, name)
+        items |= selection.expected_of(part.toc, name, expected)
+    return Fingerprint(expected.engine, items, expected.compared, expected.version)
 
 
 def read_databases(artifacts: ArtifactReader) -> list[dict[str, Any]]:
@@ -146,12 +165,17 @@ def _load(
     notices: list[Notice],
 ) -> None:
     archive = Archive(artifacts, job.prefix)
+    whole = archive.toc
+    part = selection.part_of(whole, job.selected, str(job.properties["name"]))
+    archive.narrow(part.toc)
+    notices += part.notices
     folder = ctx.spool_dir / f"restore-{job.prefix.rstrip('/')}"
     folder.mkdir(mode=0o700)
     (folder / "toc.dat").write_bytes(archive.toc_bytes)
     # Of the section "data" pg_restore does all but the contents: sequence values, the (still empty) large objects.
     rest = [entry for entry in archive.toc.entries if not entry.filename]
-    (folder / "rest.list").write_text("".join(f"{entry.dump_id};\n" for entry in rest))
+    listed = folder / "rest.list"
+    listed.write_text("".join(f"{entry.dump_id};\n" for entry in rest))
     total = sum(artifacts.size(n) for n in artifacts.names() if n.startswith(job.prefix))
     options = _ownership(here, name, archive.toc, may, notices)
 
@@ -169,10 +193,11 @@ def _load(
         _run(argv, here, job.target, ctx)
 
     loader = Loader(here, name, archive, ctx)
-    pg_restore("--section=pre-data", "--section=data", f"--use-list={folder / 'rest.list'}")
+    pg_restore("--section=pre-data", "--section=data", f"--use-list={listed}")
     loader.run(lambda: ctx.progress(Progress(ctx.source, "restore", loader.loaded_bytes, total, job.target)))
     ctx.progress(Progress(ctx.source, "indexes and constraints", total, total, job.target))
-    pg_restore("--section=post-data", f"--jobs={max(1, ctx.jobs)}")
+    only = [] if part.toc is whole else [f"--use-list={listed}"]
+    pg_restore("--section=post-data", f"--jobs={max(1, ctx.jobs)}", *only)
 
 
 def _run(argv: list[str], here: Endpoint, target: str, ctx: WorkContext) -> None:

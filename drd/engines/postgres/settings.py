@@ -7,6 +7,7 @@ from pathlib import Path
 
 from drd.engines.marks import Staging
 from drd.model import Secret
+from drd.selection import EVERYTHING, Selection
 
 ALL_DATABASES = ("*",)
 
@@ -19,7 +20,7 @@ class PostgresSettings:
     ``databases`` is empty for the URL's own database, ``("*",)`` for every database that allows connections and is
     no template. ``tools_dir`` holds pg_dump and its kin and is looked at first. ``lock_timeout_s`` bounds the wait
     for a table that somebody alters; 0 waits for ever. ``staging`` diverts a restore and
-    its fingerprint to databases beside those they are meant for.
+    its fingerprint to databases beside those they are meant for. ``selection`` is the part of a backup to restore.
     """
 
     url: str
@@ -29,3 +30,4 @@ class PostgresSettings:
     lock_timeout_s: float = 60.0
     connect_timeout_s: float = 10.0
     staging: Staging | None = None
+    selection: Selection = EVERYTHING

@@ -9,6 +9,7 @@ from drd.engines.redis import dump as dumping
 from drd.engines.redis import live, restore
 from drd.engines.redis.checks import check
 from drd.engines.redis.connect import mapped, open_client
+from drd.engines.redis.selection import expected_of
 from drd.engines.redis.settings import RedisSettings
 from drd.engines.redis.topology import discover, read_info
 from drd.model import Backup, CheckItem, DumpResult, EngineKind, Fingerprint, Probe, RestoreResult, TargetState
@@ -53,6 +54,13 @@ class RedisEngine:
     def restore(self, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> RestoreResult:
         """Load the backup into the empty target, by replication or key by key."""
         return restore.restore(self._settings, backup, artifacts, ctx)
+
+    def narrowed(self, expected: Fingerprint, artifacts: ArtifactReader, ctx: WorkContext) -> Fingerprint:
+        """Return the fingerprint of the chosen keys, read from the backup: ``expected`` is of all of them."""
+        if self._settings.selection.everything:
+            return expected
+        now_ms = int(ctx.now().timestamp() * 1000)
+        return expected_of(self._settings.selection, artifacts, restore.snapshots_of(artifacts), now_ms)
 
     def fingerprint(self, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
         """Read everything the server holds, comparable to ``expected``."""

@@ -24,7 +24,7 @@ from drd.model import Fingerprint, Json
 
 COMPARED = ("persistent_keys", "expires_over", "sample_digest", "libraries_digest")
 LIBRARIES = "functions"
-_SAMPLE_KEYS = 2000
+SAMPLE_KEYS = 2000
 
 
 def item_name(db: int) -> str:
@@ -38,12 +38,8 @@ def from_scans(scans: Sequence[Scan]) -> Fingerprint:
     exact = all(scan.exact for scan in scans)
     items: dict[str, dict[str, Json]] = {}
     for db in sorted(counts):
-        sample = [pair for scan in scans for pair in scan.samples.get(db, [])[: _SAMPLE_KEYS // len(scans)]]
-        items[item_name(db)] = count_facts(counts[db], exact=exact) | {
-            "sample_keys": len(sample),
-            "sample_digest": combine(digest for _, digest in sample),
-            "sample_names": [b64encode(name).decode() for name, _ in sample],
-        }
+        sample = [pair for scan in scans for pair in scan.samples.get(db, [])[: SAMPLE_KEYS // len(scans)]]
+        items[item_name(db)] = count_facts(counts[db], exact=exact) | sample_facts(sample)
     libraries = scans[0].libraries
     if libraries is None:
         items[LIBRARIES] = {"libraries": None, "libraries_digest": None}  # too large to have been looked at
@@ -72,6 +68,15 @@ def count_facts(counts: Counts, *, exact: bool) -> dict[str, Json]:
         "expires": counts.expires,
         "persistent_keys": counts.keys - counts.expires if comparable else None,
         "expires_over": 0,
+    }
+
+
+def sample_facts(sample: Sequence[tuple[bytes, int]]) -> dict[str, Json]:
+    """Return the facts of a sample of keys: pairs of name and digest."""
+    return {
+        "sample_keys": len(sample),
+        "sample_digest": combine(digest for _, digest in sample),
+        "sample_names": [b64encode(name).decode() for name, _ in sample],
     }
 
 

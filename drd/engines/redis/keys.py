@@ -19,6 +19,7 @@ from drd.engines.redis.connect import Client, config_get, mapped, open_client
 from drd.engines.redis.rdb.crc import crc64
 from drd.engines.redis.rdb.values import UnsupportedValue
 from drd.engines.redis.rdb.walk import Entry, Walk
+from drd.engines.redis.selection import Matcher, matcher
 from drd.engines.redis.settings import Address, RedisSettings
 from drd.engines.redis.topology import Layout, read_info
 from drd.errors import TargetError
@@ -47,6 +48,8 @@ def restore_keys(
 ) -> int:
     """Load the snapshots into the empty target and return how many keys were written (expired ones are left out).
 
+    Of a selection of keys no function library comes along.
+
     After a failure the target is emptied again if nobody else wrote to it, else the message says that it is not.
     """
     with ExitStack() as stack:
@@ -56,7 +59,7 @@ def restore_keys(
             client = stack.enter_context(closing(open_client(settings, shard.primary, settings.login)))
             connection = client.connection_pool.get_connection()
             lanes.append(_Lane(shard.primary, client, connection))
-        writer = _Writer(layout, lanes, ctx)
+        writer = _Writer(layout, lanes, ctx, matcher(settings.selection))
         complete = False
         try:
             for name in snapshots:
@@ -77,7 +80,8 @@ def restore_keys(
 class _Writer:
     """Turns entries into RESTORE commands and keeps count."""
 
-    def __init__(self, layout: Layout, lanes: list[_Lane], ctx: WorkContext) -> None:
+    def __init__(self, layout: Layout, lanes: list[_Lane], ctx: WorkContext, chosen: Matcher | None) -> None:
+        self._chosen = chosen
         self._layout = layout
         self._lanes = lanes
         self._ctx = ctx
@@ -100,11 +104,12 @@ class _Writer:
         with artifacts.open(name) as stream:
             walk = Walk(counted(stream.chunks()), values=True, keep_limit_bytes=self._limit)
             for entry in walk.entries():
-                if entry.expires_ms is None or entry.expires_ms > self._now_ms:
+                alive = entry.expires_ms is None or entry.expires_ms > self._now_ms
+                if alive and (self._chosen is None or self._chosen(entry.name)):
                     self._add(entry, walk.version)
             for lane in self._lanes:
                 self._flush(lane)
-        if walk.libraries and not self._libraries_loaded:
+        if walk.libraries and self._chosen is None and not self._libraries_loaded:
             self._libraries_loaded = True
             for lane in self._lanes:
                 for code in walk.libraries:

@@ -52,7 +52,7 @@ def restore(settings: RedisSettings, backup: Backup, artifacts: ArtifactReader, 
         )
     require_fit(settings, layout, nodes, backup)
     snapshots = snapshots_of(artifacts)
-    if ACL_ARTIFACT in artifacts.names():
+    if ACL_ARTIFACT in artifacts.names() and settings.selection.everything:
         notices.append(
             Notice("acl_not_restored", f"users are in the backup as {ACL_ARTIFACT}, but were not changed here")
         )
@@ -85,6 +85,8 @@ def _way(
     settings: RedisSettings, layout: Layout, nodes: list[TargetNode], artifacts: ArtifactReader, snapshots: list[str]
 ) -> tuple[Way, str]:
     """Choose how to restore and say why not by replication."""
+    if not settings.selection.everything:
+        return "keys", ""
     why_not = obstacle(settings, layout, nodes, snapshots)
     if settings.restore_via == "replication":
         if why_not and (layout.kind == "cluster" or len(snapshots) > 1 or nodes[0].tls_replication):

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from drd.errors import ConfigError
 from drd.model import Secret
+from drd.selection import EVERYTHING, Selection
 
 Topology = Literal["auto", "standalone", "sentinel", "cluster"]
 
@@ -49,7 +50,8 @@ class RedisSettings:
     ``url`` is ``redis://`` or ``rediss://host:port``, may name a user, never a password; with ``sentinel_master`` it
     names a sentinel, and ``sentinels`` names more of them. ``holder_listen`` is the address on which drd plays the
     primary during a restore by replication, ``holder_advertise`` what the target is told to connect to instead
-    (behind NAT or in a container). ``timeout_s`` bounds one answer of a server, not a whole transfer.
+    (behind NAT or in a container). ``timeout_s`` bounds one answer of a server, not a whole transfer. ``selection`` is
+    the part of a backup to restore.
     """
 
     url: str
@@ -69,6 +71,7 @@ class RedisSettings:
     holder_advertise: str | None = None
     tools_dir: Path | None = None
     timeout_s: float = 60.0
+    selection: Selection = EVERYTHING
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
