@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
+from devstack.ports import free_port
 from drd.engines.clickhouse.engine import ClickHouseEngine
 from drd.engines.clickhouse.format import ClickHouseFormat
 from drd.engines.clickhouse.settings import DirectAccess
-from drd.errors import ConfigError, SourceError
+from drd.errors import ConfigError, SourceError, TargetError
 from drd.model import Artifact, Secret, compare_fingerprints
 from tests.support.artifacts import MemoryReader, MemorySink, work_context
 from tests.support.clickhouse_world import add_big_file, dump, engine, fill, settings_of, unfinished
@@ -74,6 +75,33 @@ def test_direct_with_a_wrong_key(clickhouse_source, s3, bucket, world, tmp_path)
     assert "Wr0ng-secret" not in f"{caught.value} {caught.value.hint}"
     assert {i.name: i.outcome for i in poor.check()}["way to the bucket"] == "failed"
     assert unfinished(clickhouse_source) == 0
+
+
+def test_direct_to_a_bucket_that_is_not_there(clickhouse_source, clickhouse_target, s3, bucket, world, tmp_path):
+    """A URL that leads nowhere is named in one line with a remedy: by check, by a backup and by a restore."""
+    keys = (Secret(s3.admin.access_key_id), Secret(s3.admin.secret_access_key))
+    good = {"mode": "direct", "direct": DirectAccess(f"{s3.url}/{bucket}/pre", *keys)}
+    away = f"http://127.0.0.1:{free_port()}/{bucket}"
+    lost = {"mode": "direct", "direct": DirectAccess(away, *keys), "s3_retry_attempts": 1}
+    poor = engine(clickhouse_source, world, **lost)
+    with pytest.raises(SourceError) as caught:
+        dump(poor, tmp_path)
+    _, backup, _ = dump(engine(clickhouse_source, world, **good), tmp_path)
+    raw = raw_artifacts(s3, bucket, work_context(tmp_path).direct_prefix)
+    backup = replace(backup, artifacts=tuple(Artifact(name, (), raw=True) for name in raw))
+    with pytest.raises(TargetError) as missed:
+        engine(clickhouse_target, **lost).restore(backup, MemoryReader(raw), work_context(tmp_path))
+    (checked,) = (item for item in poor.check() if item.name == "way to the bucket")
+    assert checked.outcome == "failed"
+    told = [(error.value.message, error.value.hint) for error in (caught, missed)]
+    for message, hint in (*told, (checked.detail, checked.hint)):
+        assert message.startswith(f"ClickHouse cannot use the bucket at {away}: ")
+        assert "Connection refused" in message
+        assert "Poco" not in message
+        assert "18446744073709551615" not in message
+        assert "direct: in drd.yaml" in hint
+    assert unfinished(clickhouse_source) == 0
+    assert unfinished(clickhouse_target) == 0
 
 
 def test_disk(clickhouse_source, clickhouse_target, world, tmp_path):

@@ -13,7 +13,7 @@ from drd.engines.clickhouse.dump import choose_databases
 from drd.engines.clickhouse.packindex import NoArtifacts, PackIndex
 from drd.engines.clickhouse.packing import MANIFEST_KEY
 from drd.engines.clickhouse.quoting import literal, shown
-from drd.engines.clickhouse.route import open_gateway
+from drd.engines.clickhouse.route import open_gateway, using_bucket
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.engines.clickhouse.spaces import BackupSpace
 from drd.errors import DrdError
@@ -206,5 +206,6 @@ def _direct(server: Server, settings: ClickHouseSettings) -> str:
     except ServerRefusal as refusal:
         text = refusal.text.lower()
         if "404" not in text and "not exist" not in text and "no such key" not in text and "nosuchkey" not in text:
-            raise
+            with using_bucket(settings.direct.url, SOURCE):
+                raise
     return f"ClickHouse reaches {settings.direct.url}"

@@ -21,7 +21,7 @@ from drd.engines.clickhouse.manifest import ServerManifest, parse_manifest
 from drd.engines.clickhouse.packindex import PackIndex, write_index
 from drd.engines.clickhouse.packing import MANIFEST_KEY, PackingSpace
 from drd.engines.clickhouse.quoting import SYSTEM_DATABASES, identifier, literal
-from drd.engines.clickhouse.route import explain, open_gateway, unreachable
+from drd.engines.clickhouse.route import explain, open_gateway, unreachable, using_bucket
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.errors import ConfigError, SourceError
 from drd.model import DumpResult, Json, Notice, Progress
@@ -229,7 +229,8 @@ def _directly(run: Run) -> Taken:
         done = int((row.get("ProfileEvents") or {}).get("WriteBufferFromS3Bytes", 0))
         run.ctx.progress(Progress(run.ctx.source, "BACKUP to the bucket", done))
 
-    run.run(run.statement(f"S3({literal(where)}, {keys})"), moved=lambda: 0, tick=tick, refuse=lambda: None)
+    with using_bucket(direct.url, SOURCE):
+        run.run(run.statement(f"S3({literal(where)}, {keys})"), moved=lambda: 0, tick=tick, refuse=lambda: None)
     ended = run.ctx.now()
     try:
         place = f"{literal(where + MANIFEST_KEY)}, {keys}"

@@ -25,7 +25,7 @@ from drd.engines.clickhouse.job import Watch, new_job_id, run_job
 from drd.engines.clickhouse.longquery import LongQuery
 from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
 from drd.engines.clickhouse.quoting import identifier, literal, shown, table
-from drd.engines.clickhouse.route import explain, open_gateway, unreachable
+from drd.engines.clickhouse.route import explain, open_gateway, unreachable, using_bucket
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.engines.clickhouse.spaces import BackupSpace
 from drd.errors import DrdError, IntegrityError, TargetError, TargetNotEmpty
@@ -272,7 +272,8 @@ def _origin(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Iter
         keys = f"{literal(direct.access_key_id.reveal())}, {literal(direct.secret_access_key.reveal())}"
         watch = Watch(work.ctx.cancel, work.settings.stall_timeout_s, tick=_ticker(work, "RESTORE from the bucket"))
         where = direct.url.rstrip("/") + "/" + prefix
-        yield _Origin(f"S3({literal(where)}, {keys})", watch)
+        with using_bucket(direct.url, TARGET):
+            yield _Origin(f"S3({literal(where)}, {keys})", watch)
     else:
         with _from_gateway(work, index, artifacts) as origin:
             yield origin

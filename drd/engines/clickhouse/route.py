@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from drd.engines.clickhouse.spaces import BackupSpace
 from drd.errors import ConfigError, DrdError
 
 _NETWORK = frozenset({0, 198, 209, 210, 499, 1000})  # unknown, DNS, timeout, network, S3_ERROR, POCO_EXCEPTION
+# What ClickHouse says about a connection that failed: an exception of its library, and a status of -1, unsigned.
+_NOISE = re.compile(r"Poco::Exception\. Code: 1000, e\.code\(\) = \d+, |\.? HTTP response code: 18446744073709551615\b")
 
 
 def _is_loopback(host: str) -> bool:
@@ -102,3 +105,17 @@ def unreachable(gateway: Gateway, side: Side, why: str) -> DrdError:
         f"ClickHouse cannot reach {gateway.base_url} (gateway): {why}",
         hint="open that way in the firewall or set gateway_advertise to a URL the server reaches; try: drd check",
     )
+
+
+@contextmanager
+def using_bucket(url: str, side: Side) -> Iterator[None]:
+    """Say of the server's own way to the bucket (mode ``direct``) where it leads and what to look at when it fails."""
+    try:
+        yield
+    except ServerRefusal as refusal:
+        if refusal.number not in _NETWORK:
+            raise
+        raise side.failed(
+            f"ClickHouse cannot use the bucket at {url}: {_NOISE.sub('', refusal.text)}",
+            hint="does the server reach this URL, and may its keys list, read and write? see direct: in drd.yaml",
+        ) from None
