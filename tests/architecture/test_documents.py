@@ -22,7 +22,7 @@ def commands() -> Iterator[str]:
     """Give every command line of drd in a code block, without prompt, comment and redirection."""
     for document in DOCUMENTS:
         for _, block in BLOCK.findall(document.read_text(encoding="utf-8")):
-            for line in block.splitlines():
+            for line in re.sub(r"\\\n\s*", "", block).splitlines():
                 found = re.match(r"(?:\$ )?(drd [a-z].*)", line)
                 if found and "…" not in line and "|" not in line:
                     yield found[1]
