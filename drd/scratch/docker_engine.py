@@ -41,7 +41,8 @@ def connect(host: str | None) -> Client:
         import docker
     except ImportError as error:
         raise ScratchError(
-            "the runtime docker needs Docker's own library for Python", hint="pip install 'drd[docker]'"
+            "the runtime docker needs Docker's own library for Python",
+            hint="pip install 'docker>=7.1', or use the runtime process",
         ) from error
     with mapped(f"reach the Docker Engine{f' at {host}' if host else ''}"):
         client = docker.DockerClient(base_url=host, timeout=_TIMEOUT_S) if host else docker.from_env(timeout=_TIMEOUT_S)

@@ -16,9 +16,9 @@ Image = Any
 
 def image_name(recipe: Recipe, spec: ScratchSpec, overrides: Mapping[EngineKind, str]) -> str:
     """Return the name: the spec's, else the configured one, else the official one, of the release that is wanted."""
-    if spec.image:
-        return spec.image
-    return overrides.get(spec.engine, recipe.image).replace("{release}", recipe.release(numbers(spec.version)))
+    return (spec.image or overrides.get(spec.engine, recipe.image)).replace(
+        "{release}", recipe.release(numbers(spec.version))
+    )
 
 
 def have_image(client: Client, name: str, *, pull: bool, cancel: CancelToken) -> Image:

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,12 +142,18 @@ class ProcessRuntime:
     def _make_root(self, user: pwd.struct_passwd | None) -> None:
         try:
             self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            own = self._root.lstat()
             closed = user and next((p for p in (self._root, *self._root.parents) if not p.stat().st_mode & 0o001), None)
         except OSError as error:
             raise ScratchError(
                 f"cannot use {self._root} for scratch servers: {error.strerror}",
                 hint="name a folder on a disk with room that drd may write",
             ) from error
+        if own.st_uid != os.geteuid() or own.st_mode & 0o022 or not stat.S_ISDIR(own.st_mode):
+            raise ScratchError(
+                f"{self._root} is not a folder of drd's own that others cannot change",
+                hint="remove it, or name another folder",
+            )
         if user and closed:
             raise ScratchError(
                 f"user {user.pw_name}, which scratch servers run as, cannot pass through {closed} to {self._root}",
