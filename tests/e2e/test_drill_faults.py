@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 import signal
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +112,9 @@ def test_a_byte_that_restore_and_count_do_not_notice(make_drill: MakeDrill, back
 
     def flipped(data: bytes) -> bytes:
         changed = bytearray(data)
-        changed[len(data) // 2] ^= 1
+        with tarfile.open(fileobj=io.BytesIO(data)) as packed:
+            column = max((m for m in packed.getmembers() if m.name.endswith(".bin")), key=lambda m: m.size)
+        changed[column.offset_data + column.size // 2] ^= 1
         return bytes(changed)
 
     forge(site, CLICKHOUSE, backed_up.ids[CLICKHOUSE], "clickhouse/backup.tar", flipped)
