@@ -22,10 +22,11 @@ from devstack.stack import SERVICES, Stack
 from devstack.workspace import Workspace
 
 INTEGRITY_EXIT_CODE = 20
+_VERDICTS = {0: "passed", 21: "failed", 22: "could not be carried out"}
 
 
 def demonstrate(*, scale: float = 1.0, keep: bool = False, as_json: bool = False) -> int:
-    """Run the whole story; return 0 when all came back equal, 20 when not, or the code of a command that failed."""
+    """Run the whole story; return 0 when all came back equal and proven, 20 or a failed command's code when not."""
     out = sys.stderr if as_json else sys.stdout
     try:
         for name in SERVICES:
@@ -57,7 +58,7 @@ class _Story:
         self._started = time.monotonic()
 
     def tell(self, workspace: Workspace, scale: float) -> int:
-        """Start, load, back up, change, back up, destroy, restore, compare."""
+        """Start, load, back up, change, back up, destroy, restore, compare, drill."""
         self._say("Start PostgreSQL, Redis, ClickHouse and an S3 server on loopback, and load a trading platform")
         stack = Stack.start(workspace)
         rows = stack.load(scale)
@@ -83,7 +84,11 @@ class _Story:
         for command in (["status"], ["restore", "--at", wanted]):
             if code := self._drd(*command):
                 return code
-        return self._compare(then, later, lost, truth.of(stack))
+        equal = self._compare(then, later, lost, truth.of(stack))
+        self._say("And the newest backups? Restore them into throw-away servers, from the store and the identity alone")
+        drilled = self._drd("drill", "now")
+        self._close(then, truth.of(stack), equal=equal, drilled=drilled)
+        return drilled if equal else INTEGRITY_EXIT_CODE
 
     def _say(self, text: str) -> None:
         print(f"\n── {text} ({time.monotonic() - self._started:.0f} s)", file=self._out, flush=True)
@@ -98,7 +103,7 @@ class _Story:
             print(f"✗ drd {shlex.join(arguments)} ended with exit code {done.returncode}", file=sys.stderr)
         return done.returncode
 
-    def _compare(self, then: truth.Truth, later: truth.Truth, lost: truth.Truth, now: truth.Truth) -> int:
+    def _compare(self, then: truth.Truth, later: truth.Truth, lost: truth.Truth, now: truth.Truth) -> bool:
         """Show each table at the first backup, before the disaster, after it, and after the restore."""
         self._say("Compare, read from the servers directly: rows or keys, and a digest of the content")
         equal = then == now and bool(then)
@@ -112,16 +117,25 @@ class _Story:
                 f"{lost.get(name, (0, ''))[0]:>5,}    {have[0]:>11,} {have[1]} {mark}",
                 file=self._out,
             )
+        return equal
+
+    def _close(self, then: truth.Truth, now: truth.Truth, *, equal: bool, drilled: int) -> None:
+        """Say in one line how it went, and where to look next."""
         took_s = time.monotonic() - self._started
         verdict = "every row and digest is that of the first backup" if equal else "NOT equal to the first backup"
-        print(f"\n{'✓' if equal else '✗'} {verdict}; the whole demo took {took_s:.0f} s", file=self._out)
+        proof = _VERDICTS.get(drilled, f"ended with exit code {drilled}")
+        good = equal and not drilled
+        mark = "✓" if good else "✗"
+        print(
+            f"\n{mark} {verdict}; the drill of the newest {proof}; the whole demo took {took_s:.0f} s", file=self._out
+        )
         if self._as_json:
             tables = {name: {"expected": then.get(name), "found": now.get(name)} for name in sorted({*then, *now})}
-            print(json.dumps({"outcome": "ok" if equal else "failed", "seconds": round(took_s, 1), "tables": tables}))
+            outcome = "ok" if good else "failed"
+            print(json.dumps({"outcome": outcome, "drill": proof, "seconds": round(took_s, 1), "tables": tables}))
         else:
             print(
                 "\nWhere to look next: README.md · drd demo --keep leaves the servers up to play with ·\n"
                 "config/drd.example.yaml for your own databases · drd --help",
                 file=self._out,
             )
-        return 0 if equal else INTEGRITY_EXIT_CODE

@@ -10,7 +10,7 @@ from typing import Any
 import pyrage
 import yaml
 
-from devstack import ledger
+from devstack import ledger, standins
 from devstack.kept import CONFIG, HEADER, SECRETS, Service
 from devstack.s3 import SeaweedS3
 from devstack.server import Server, private_file
@@ -18,6 +18,8 @@ from devstack.stack import Stack
 from devstack.trading import BUCKET, CLICKHOUSE_DATABASE, POSTGRES_DATABASE, PREFIX
 
 __all__ = ["CONFIG", "write"]
+
+_SUITE = Path(__file__).resolve().parents[1] / "restore_drills" / "trading.yaml"
 
 
 def write(stack: Stack, state_dir: Path) -> Path:
@@ -78,6 +80,19 @@ def _config(stack: Stack, recipient: str) -> dict[str, Any]:
         "store": _store(stack.s3),
         "encryption": {"recipients": [recipient], "identity": _file("age-identity")},
         "sources": sources,
+        **(_drills(stack) if sources else {}),
+    }
+
+
+def _drills(stack: Stack) -> dict[str, Any]:
+    """Say how ``drd drill now`` proves the backups: by the shipped suite, in servers that are plain processes."""
+    if not (stack.postgres and stack.redis and stack.clickhouse):
+        return {}
+    return {
+        "drills": {
+            "trading": {"suite": str(_SUITE), "runtime": "process", "objectives": {"rto": "10m", "rpo": "65m"}},
+        },
+        "scratch": {"programs": {"clickhouse": str(standins.clickhouse_programs())}},
     }
 
 
