@@ -8,6 +8,7 @@ from html import escape
 from drd.drills.history import RecordedRun
 from drd.drills.phases import PHASES
 from drd.drills.report import DrillRun
+from drd.model import Finding
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--dim:#5a6676;--line:#d8dee6;--paper:#fff;--soft:#f4f6f9;
@@ -19,10 +20,16 @@ padding:1.5rem;font-variant-numeric:tabular-nums}
 h1{font-size:1.7rem;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.3rem 0}
 .passed{color:var(--good)}.failed{color:var(--bad)}.unverified,.warning{color:var(--doubt)}.skipped,.dim{color:var(--dim)}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.35rem .6rem .35rem 0;
-border-bottom:1px solid var(--line);overflow-wrap:anywhere}th{font-weight:600;font-size:.9rem;color:var(--dim)}
+border-bottom:1px solid var(--line)}
+td.seen{overflow-wrap:anywhere}td.outcome,th{white-space:nowrap}
+th{font-weight:600;font-size:.9rem;color:var(--dim)}
 td.time{white-space:nowrap;text-align:right}code,pre{font:14px/1.5 ui-monospace,monospace}
 pre{background:var(--soft);padding:.8rem;overflow-x:auto}svg{width:100%;height:auto}
 svg text{font:14px system-ui,sans-serif;fill:var(--ink)}
+.drawing{overflow-x:auto}.drawing svg{min-width:34rem}
+@media (max-width:40rem){body{padding:1rem}
+.evidence tr{display:block;border-bottom:1px solid var(--line);padding:.4rem 0}
+.evidence td{display:block;border:0;padding:0}.evidence th{display:none}td.time{text-align:left;color:var(--dim)}}
 @media print{body{max-width:none}}
 """
 _WORDS = {
@@ -48,6 +55,7 @@ def page(found: RecordedRun) -> str:
         f"<style>{_STYLE}</style></head>\n<body>\n"
         + _verdict(run)
         + _error(run)
+        + _trouble(run)
         + f"<h2>How long it took</h2>\n{_timeline(run)}\n"
         + _evidence(run)
         + _environment(run, found)
@@ -116,20 +124,35 @@ def _timeline(run: DrillRun) -> str:
             f'opacity="0.55"/><text x="{x + width + 6:.1f}" y="{y + 17}">{_e(_span(seconds))}</text>'
         )
         x += seconds * scale
-    return "".join(out) + "</svg>"
+    return f'<div class="drawing">{"".join(out)}</svg></div>'
 
 
 def _evidence(run: DrillRun) -> str:
     rows = [
-        f'<tr><td class="{c.outcome}">{_MARKS[c.outcome]} {_WORDS[c.outcome]}</td><td>{_e(c.name)}</td>'
-        f"<td>{_e(c.detail)}</td><td>{_e(c.expected)}</td><td>{_e(c.found)}</td>"
-        f'<td class="time">{_e(_span(c.duration_s))}</td></tr>'
+        f'<tr><td class="outcome {c.outcome}">{_MARKS[c.outcome]} {_WORDS[c.outcome]}</td><td>{_e(c.name)}</td>'
+        f'<td class="seen">{_e(c.detail)}{_expected(c)}</td><td class="time">{_e(_span(c.duration_s))}</td></tr>'
         for c in run.checks
     ]
     if not rows:
         return "<h2>Evidence</h2>\n<p>No check was made.</p>\n"
-    head = "<tr><th>Outcome</th><th>Check</th><th>What was seen</th><th>Expected</th><th>Found</th><th>Time</th></tr>"
-    return f"<h2>Evidence</h2>\n<table>{head}{''.join(rows)}</table>\n"
+    head = "<tr><th>Outcome</th><th>Check</th><th>What was seen</th><th>Time</th></tr>"
+    return f'<h2>Evidence</h2>\n<table class="evidence">{head}{"".join(rows)}</table>\n'
+
+
+def _expected(check: Finding) -> str:
+    if check.outcome not in {"failed", "warning"} or not (check.expected or check.found):
+        return ""
+    return f'<br><span class="dim">expected {_e(check.expected)}; found {_e(check.found)}</span>'
+
+
+def _trouble(run: DrillRun) -> str:
+    """Say at the top what did not pass; the evidence below has it in its place."""
+    lines = [
+        f'<p class="{c.outcome}">{_MARKS[c.outcome]} {_e(c.name)}: {_e(c.detail)}</p>'
+        for c in run.checks
+        if c.outcome in {"failed", "unverified", "warning"}
+    ]
+    return f"<h2>What did not pass</h2>\n{''.join(lines)}\n" if lines else ""
 
 
 def _environment(run: DrillRun, found: RecordedRun) -> str:

@@ -121,15 +121,19 @@ class Trial:
             self.environment |= {"runtime": runtime.name, "server version": version, **server.endpoint.environment}
             text = f"{backup.engine} {version} on {runtime.name}, empty, for a backup of {backup.engine_version}"
             self.add(Finding("server starts", "passed", text), self.phases.seconds["provision"])
-            if self.keep:
-                server.keep()
-                self.connect = server.endpoint.connect
             try:
                 self._restore_and_check(replace(self.ports, cancel=cancel), server, bound)
-            except Cancelled:
+            except Cancelled:  # by a person or by the budget: nothing is kept then
                 raise
             except DrdError as error:
+                self._keep(server)
                 raise self._blamed(error, server) from error
+            self._keep(server)
+
+    def _keep(self, server: ScratchServer) -> None:
+        if self.keep:
+            server.keep()
+            self.connect = server.endpoint.connect
 
     def _spec(self) -> ScratchSpec:
         backup, limits, budgets = self.choice.backup, self.drill.limits, self.drill.budgets

@@ -17,7 +17,9 @@ class StandinServer:
     """A server that answers nothing by itself; ``dead`` is why it ended."""
 
     def __init__(self, spec: ScratchSpec) -> None:
-        self.endpoint = ScratchEndpoint(spec.engine, "standin", "dict://scratch", Secret("x"), spec.version)
+        self.endpoint = ScratchEndpoint(
+            spec.engine, "standin", "dict://scratch", Secret("x"), spec.version, connect=("look here",)
+        )
         self.dead = ""
         self.kept = False
 

@@ -143,6 +143,21 @@ def test_selection(ports: Ports) -> None:
     assert len(both) == 1  # the same backup is not drilled twice
 
 
+def test_a_server_is_kept_when_asked_for(ports: Ports) -> None:
+    """Whether the backup is proven or not, for a person who wants to look inside; else never."""
+    take(ports)
+    for corrupt in (False, True):
+        runtime, bind = StandinRuntime(), StandinBinder()
+        bind.corrupt = corrupt
+        assert run(ports, runtime=runtime, bind=bind, request=Request(keep=True)).connect[0][1] == ("look here",)
+        assert runtime.server is not None
+        assert runtime.server.kept
+    runtime = StandinRuntime()
+    assert run(ports, runtime=runtime).connect == ()
+    assert runtime.server is not None
+    assert not runtime.server.kept
+
+
 def test_only_scratch_endpoints_are_bound(ports: Ports) -> None:
     """Whatever a drill is told, engines are bound to what the runtime made, and to nothing else."""
     take(ports)
