@@ -87,7 +87,7 @@ def _row(item: SourceStatus) -> tuple[str, ...]:
 def _remarks(report: StatusReport) -> list[str]:
     out = [f"{render.mark('failed')} {notice.message}" for notice in report.notices]
     if report.ask_for is not None:
-        out.append(f'{render.mark("planned")} to go there: drd restore --at "{render.point(report.ask_for)}"')
+        out.append(f'{render.mark("planned")} the newest of each: drd restore --at "{render.point(report.ask_for)}"')
     for item in report.sources:
         name, failed, warning = item.source, render.mark("failed"), render.mark("warning")
         if item.damaged:

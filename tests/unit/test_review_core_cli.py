@@ -135,7 +135,7 @@ def test_the_time_that_status_names_reaches_every_source(site: Path) -> None:
             Catalog(store).publish(dataclasses.replace(backup, recovery_point=at))
     said = shell(site, "drd status").stdout
     assert "all 2 sources, to 2026-11-22 19:00:01 UTC" in said
-    command = next(line for line in said.splitlines() if "to go there: " in line).partition("to go there: ")[2]
+    command = next(line.partition(" each: ")[2] for line in said.splitlines() if "the newest of each: " in line)
     assert command == 'drd restore --at "2026-11-22 19:00:06 UTC"'
     planned = shell(site, f"{command} --into out --dry-run").stdout
     assert "20261122T190000Z-cccccc" in planned
