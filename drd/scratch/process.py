@@ -236,14 +236,15 @@ class ProcessRuntime:
 
 def _guard(order: Mapping[str, object], folder: Path) -> subprocess.Popen[bytes]:
     try:
-        guardian = subprocess.Popen(
-            [sys.executable, "-I", str(_GUARDIAN)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / "guardian.log").open("ab"),
-            start_new_session=True,  # a Ctrl-C in the terminal is drd's to act on
-            cwd="/",
-        )
+        with (folder / "guardian.log").open("ab") as log:
+            guardian = subprocess.Popen(
+                [sys.executable, "-I", str(_GUARDIAN)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C in the terminal is drd's to act on
+                cwd="/",
+            )
     except OSError as error:
         ledger.remove_tree(folder)
         raise ScratchError(f"cannot start the guardian of a scratch server: {error.strerror}") from error

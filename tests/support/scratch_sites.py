@@ -80,11 +80,16 @@ class ProcessSite:
 
     def broken(self) -> str:
         """Return an ``image`` whose Redis says why it cannot start."""
-        folder = self.root.parent / "broken"
+        return self.program("broken", _BROKEN)
+
+    def program(self, name: str, script: str) -> str:
+        """Return a folder whose ``redis-server`` is this script."""
+        folder = self.root.parent / name
         folder.mkdir(exist_ok=True)
         program = folder / "redis-server"
-        program.write_text(_BROKEN)
-        program.chmod(0o755)
+        program.write_text(script)
+        for path in (folder, program):
+            path.chmod(0o755)
         return str(folder)
 
     def owner(self) -> list[str]:
@@ -113,6 +118,11 @@ class DockerSite:
             names = [thing.name for thing in things]
             unnamed = [volume.name for volume in client.volumes.list(filters={"dangling": True})]
         return [name for name in names if name.startswith(("drd-scratch-", "drd-kept-"))] + unnamed
+
+    def remove(self, name: str) -> None:
+        """Remove a container by force, as a person might."""
+        with closing(docker.DockerClient(base_url=self.host)) as client:
+            client.containers.get(name).remove(force=True)
 
     def is_internal(self, name: str) -> bool:
         """Whether the network of that name is without a way out."""
