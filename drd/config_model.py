@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from drd.config_alertmanager import AlertmanagerConfig
 from drd.config_chains import IncrementalConfig
 from drd.config_drills import DrillConfig, ScratchConfig
 from drd.config_retention import OddnessConfig, RetentionConfig
@@ -50,7 +51,7 @@ MIB = 1 << 20
 _BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
 
 #: Sections of the design that this release does not have; naming one is refused by name.
-LATER = ("schedules", "alertmanager", "daemon")
+LATER = ("schedules", "daemon")
 
 
 def _prefix(value: str) -> str:
@@ -324,6 +325,9 @@ class Config(Section):
     scratch: ScratchConfig = Field(
         default_factory=ScratchConfig,
         description="Where the scratch servers of drills live and what they are.",
+    )
+    alertmanager: AlertmanagerConfig | None = Field(
+        default=None, description="Who is told how backups and drills went. Default: nobody."
     )
 
     _warnings: tuple[str, ...] = PrivateAttr(default=())

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self, TypeAlias
 
 from drd.cancel import CancelToken
+from drd.events import Delivery, Event
 from drd.model import (
     Answer,
     Backup,
@@ -348,6 +349,19 @@ class ScratchRuntime(Protocol):
 
     def check(self) -> Sequence[CheckItem]:
         """Say whether scratch servers could be started here, per engine, with a remedy where not."""
+
+
+class Notifier(Protocol):
+    """Who is told of events. Its failure changes no outcome: it is a result, never an exception.
+
+    Thread-safe; bounded in time whatever a receiver does.
+    """
+
+    def notify(self, events: Sequence[Event]) -> Delivery:
+        """Tell every receiver all events; return how each of them took it. Raises nothing."""
+
+    def check(self) -> Sequence[CheckItem]:
+        """Say whether the receivers could be told now, without telling them anything; a line a receiver."""
 
 
 class Clock(Protocol):

@@ -1,10 +1,10 @@
 """Real servers for tests, each started on first use and once a session; all of it goes away with pytest.
 
 Shared, one a session: ``postgres``, ``redis_source``, ``redis_target``, ``clickhouse_source``, ``clickhouse_target``,
-``s3``, ``redis_cluster``, ``redis_sentinel``; ``aws_cli``, a program; ``docker_host``, a Docker Engine. Fresh, one a
-test: ``pg_database``, ``awkward``, ``empty_redis_source``, ``empty_redis_target``, ``clickhouse_database``,
-``bucket``. For tests that break a server: the factories ``start_postgres``, ``start_redis``, ``start_clickhouse``,
-``start_s3``, whose servers end with the test.
+``s3``, ``redis_cluster``, ``redis_sentinel``, ``alertmanager`` with its ``mailbox``; ``aws_cli``, a program;
+``docker_host``, a Docker Engine. Fresh, one a test: ``pg_database``, ``awkward``, ``empty_redis_source``,
+``empty_redis_target``, ``clickhouse_database``, ``bucket``. For tests that break a server: the factories
+``start_postgres``, ``start_redis``, ``start_clickhouse``, ``start_s3``, whose servers end with the test.
 
 A service that is missing skips its tests on a developer's machine and fails them where ``CI=true``.
 ``python -m devstack obtain`` gets them all.
@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 import pytest
 
 from devstack import ledger, obtain
+from devstack.alertmanager import Alertmanager, Mailbox
 from devstack.awkward import Awkward, drop_awkward, make_awkward
 from devstack.clickhouse import ClickHouse
 from devstack.postgres import Postgres
@@ -105,6 +106,20 @@ def redis_sentinel(workspace: Workspace) -> RedisSentinel:
     """Give the session's primary, replica and sentinel; tests that fail it over start their own."""
     with present():
         return RedisSentinel(workspace).start()
+
+
+@pytest.fixture(scope="session")
+def mailbox(workspace: Workspace) -> Mailbox:
+    """Give the session's mail server; tests look for mails of their own names in it."""
+    with present():
+        return Mailbox(workspace).start()
+
+
+@pytest.fixture(scope="session")
+def alertmanager(workspace: Workspace, mailbox: Mailbox) -> Alertmanager:
+    """Give the session's Alertmanager, with the configuration that drd ships."""
+    with present():
+        return Alertmanager(workspace, mailbox).start()
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, render
+from drd.cli import documents, notifying, render
 from drd.cli.session import Session
-from drd.errors import Cancelled, PartialError
+from drd.errors import Cancelled, DrdError, PartialError
 
 if TYPE_CHECKING:  # pulls in the pipeline
     from drd.ops.backup import BackupReport
@@ -39,20 +39,27 @@ def run(args: argparse.Namespace, session: Session) -> int:
     from drd.ops.backup import back_up
     from drd.ops.prune import prune_after
 
-    services = session.services
-    sources = services.sources(args.sources)
-    with session.show_progress("backup"):
-        report = back_up(services.ports, sources, kind=args.kind)
+    try:
+        services = session.services
+        sources = services.sources(args.sources)
+        with session.show_progress("backup"):
+            report = back_up(services.ports, sources, kind=args.kind)
+    except DrdError as error:
+        notifying.tell_failure(session, args.sources, error)
+        raise
+    try:
+        if not session.as_json:
+            _print(report)  # before receivers that may keep us waiting
+    finally:
+        delivery = notifying.tell_backups(session, report)
     pruned = None
     if services.config.retention.auto and not session.cancel.cancelled:
         pruned = prune_after(services.ports, report, services.policies([source.name for source in sources]))
     if session.as_json:
-        document = documents.backup_report(report)
+        document = documents.backup_report(report) | notifying.document(delivery)
         documents.emit(document | {"prune": documents.prune_report(pruned)} if pruned else document)
-    else:
-        _print(report)
-        if pruned:
-            _print_pruned(pruned)
+    elif pruned:
+        _print_pruned(pruned)
     code = exit_code(report)
     return PartialError.exit_code if code == 0 and pruned and pruned.outcome != "ok" else code
 

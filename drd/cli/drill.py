@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, drill_report, render
+from drd.cli import documents, drill_report, notifying, render
 from drd.cli.session import Session
 from drd.errors import Cancelled, ConfigError, LeaseError, ScratchError
 
@@ -84,10 +84,13 @@ def run_now(args: argparse.Namespace, session: Session) -> int:
             runtime = wiring_drills.scratch_runtime(session.config, args.runtime or runtime_name)
             tell = _Teller(display.say)
             reports.append(drill(services.ports, plan, runtime, bind, request, tell))
+    try:
+        if not session.as_json:
+            print(drill_report.text(reports))  # before receivers that may keep us waiting
+    finally:
+        delivery = notifying.tell_drills(session, [plan for plan, _ in chosen], reports, request)
     if session.as_json:
-        documents.emit(drill_report.document(reports))
-    else:
-        print(drill_report.text(reports))
+        documents.emit(drill_report.document(reports) | notifying.document(delivery))
     return exit_code(reports)
 
 

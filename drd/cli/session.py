@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # heavy: the command line must start in a quarter of a second
     from drd.cli.progress import ProgressDisplay
     from drd.config import Config
     from drd.model import Progress
+    from drd.protocols import Notifier
     from drd.wiring import Services
 
 RETRY_TOLD_EVERY_S = 15.0
@@ -48,6 +49,13 @@ class Session:
 
         logging.getLogger().addHandler(logging.NullHandler())  # what a library logs, it raises as well
         return Services(self.config, cancel=self.cancel, progress=self._progress, on_retry=self._retrying)
+
+    @cached_property
+    def notifier(self) -> Notifier:
+        """Who is told how it went; needs neither store nor sources."""
+        from drd.wiring_notify import notifier_of
+
+        return notifier_of(self.config, self.cancel)
 
     def show_progress(self, verb: str) -> ProgressDisplay:
         """Return a context manager that shows progress on standard error while the work runs."""

@@ -30,6 +30,7 @@ READS_ENVIRONMENT = {
 READS_CLOCK = {
     "drd/wiring.py": "hands the clock to everyone",
     "drd/wiring_drills.py": "hands it to scratch runtimes",
+    "drd/wiring_notify.py": "hands the clock to notifiers, which work without the rest",
     "drd/stores/times.py": "the stores' one place, for the clock skew in check",
 }
 CONFIG_MODULES = ("drd.config",)

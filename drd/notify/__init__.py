@@ -1,0 +1,1 @@
+"""Who is told of events: adapters of :class:`~drd.protocols.Notifier`."""
