@@ -78,7 +78,7 @@ class Delivery:
 
 def one_line(text: str, limit: int = MAX_LABEL_CHARACTERS) -> str:
     """Return ``text`` as one printable line of at most ``limit`` characters, with a mark where it was cut."""
-    return clipped(" ".join(_printable(text).split()), limit)
+    return clipped(" ".join(_printable(text[: 4 * limit]).split()), limit)
 
 
 def clipped(text: str, limit: int) -> str:
@@ -100,8 +100,10 @@ def _annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     out: dict[str, str] = {}
     left = MAX_EVENT_CHARACTERS
     for name, text in annotations.items():
-        value = clipped(_printable(text), min(MAX_ANNOTATION_CHARACTERS, left)) if left > 0 else ""
-        if not LABEL_NAME.fullmatch(name) or not value or len(out) == MAX_ANNOTATIONS:
+        if left <= 0 or len(out) == MAX_ANNOTATIONS:
+            break
+        value = _printable(clipped(text, min(MAX_ANNOTATION_CHARACTERS, left)))
+        if not LABEL_NAME.fullmatch(name) or not value.strip():
             continue
         out[name] = one_line(value, MAX_ANNOTATION_CHARACTERS) if name == "summary" else value
         left -= len(value)

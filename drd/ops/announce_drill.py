@@ -30,6 +30,7 @@ _NAME_CHARACTERS, _DETAIL_CHARACTERS, _CAUSE_CHARACTERS = 120, 400, 160
 _SIGNS = {"passed": "✓", "warning": "!", "failed": "✗", "unverified": "?", "skipped": "–"}
 
 _SEVERITY: dict[Verdict, Severity] = {"passed": "info", "failed": "critical", "unverified": "warning"}
+_ORDER: tuple[Verdict, ...] = ("failed", "unverified", "passed")
 _WORD: dict[Verdict, str] = {"passed": "passed", "failed": "FAILED", "unverified": "could not be carried out"}
 
 
@@ -130,7 +131,7 @@ def drill_events(summary: DrillSummary, run: str) -> tuple[Event, ...]:
 
 
 def _report(summary: DrillSummary, run: str) -> Event:
-    trials = summary.trials[:MAX_TRIALS]
+    trials = sorted(summary.trials, key=lambda trial: _ORDER.index(trial.verdict))[:MAX_TRIALS]
     annotations = {
         "summary": _headline(summary),
         "description": _plain(summary, trials),
