@@ -12,12 +12,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from drd.cancel import CancelToken
+from drd.config import load
 from drd.errors import ConfigError
 from drd.events import Event
 from drd.model import Secret
 from drd.notify.alertmanager import AlertmanagerNotifier, AlertmanagerSettings
 from drd.notify.null import NullNotifier
 from drd.notify.peer import Access
+from drd.wiring_notify import notifier_of
 from tests.support.scripted_http import Scripted, scripted
 
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
@@ -220,3 +222,41 @@ def test_nobody_configured_is_nobody_told():
     assert (delivery.events, delivery.peers, delivery.failures) == (1, (), ())
     assert NullNotifier().check() == ()
     assert notifier(GONE).notify([]).peers == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("{urls: []}", "alertmanager.urls: got an empty list"),
+        ("{urls: ['http://drd@am:9093']}", "allowed: a URL without user"),
+        ("{urls: ['http://drd:hunter2@am:9093']}", "holds a password"),
+        ("{urls: ['am:9093']}", "alertmanager.urls[0]: got"),
+        ("{urls: ['http://a', 'http://a']}", "alertmanager.urls: a peer is named twice"),
+        ("{urls: ['http://a'], username: drd}", "alertmanager.credentials: required: the password of username"),
+        ("{urls: ['http://a'], ca_file: x.pem}", "alertmanager.ca_file: has no effect without TLS"),
+        ("{urls: ['http://a'], labels: {run: x}}", "drd sets this label itself"),
+        ("{urls: ['http://a'], labels: {a-b: x}}", "names of letters, digits and underscore"),
+        ("{urls: ['http://a'], report_for: 1m}", "alertmanager.report_for: allowed: at least 5m"),
+        ("{urls: ['http://a'], timeout: 1m}", "alertmanager.patience: allowed: at least timeout"),
+        ("{urls: ['http://a'], link: 'javascript:x'}", "alertmanager.link: got"),
+    ],
+)
+def test_a_section_that_cannot_work_is_refused(section, words, tmp_path):
+    """By path, with what is allowed, and without the password of a URL."""
+    path = tmp_path / "drd.yaml"
+    path.write_text(f"store: {{type: local, path: x}}\nalertmanager: {section}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert words in caught.value.message
+    assert "hunter2" not in caught.value.message
+
+
+def test_a_configuration_becomes_a_notifier_that_reads_no_secret_yet(tmp_path):
+    """A host that cannot read the token still backs up; what is told then is that."""
+    path = tmp_path / "drd.yaml"
+    text = "store: {type: local, path: x}\nalertmanager: {urls: ['http://127.0.0.1:1'], credentials: {env: NOT_SET}}\n"
+    path.write_text(text, encoding="utf-8")
+    (peer,) = notifier_of(load(path, {}), CancelToken()).notify([FIRING]).peers
+    assert "environment variable NOT_SET is not set" in peer.message
+    path.write_text("store: {type: local, path: x}\n", encoding="utf-8")
+    assert notifier_of(load(path, {}), CancelToken()).notify([FIRING]).peers == ()
