@@ -173,7 +173,7 @@ class Trial:
         backup = self.choice.backup
         with ExitStack() as stack:
             with self.phases.phase("fetch"):
-                ctx = stack.enter_context(ports.work(backup.source, backup.id))
+                ctx = stack.enter_context(ports.work(backup.source, backup.id, ancestors=self.choice.ancestors))
                 artifacts = stack.enter_context(ports.reader(backup, cancel=ctx.cancel))
                 expected = read_fingerprint(artifacts)
             waiting = WaitingReader(artifacts, ports.monotonic)
