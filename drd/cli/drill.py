@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents, drill_report, notifying, render
 from drd.cli.session import Session
-from drd.errors import Cancelled, ConfigError, LeaseError, ScratchError
+from drd.errors import Cancelled, ConfigError, DrdError, LeaseError, ScratchError
 
 if TYPE_CHECKING:  # pulls in the pipeline
     from drd.config_drills import RuntimeName
@@ -79,11 +79,15 @@ def run_now(args: argparse.Namespace, session: Session) -> int:
     chosen = _chosen(args.drills, request, session)
     bind = wiring_drills.binder(session.config)
     reports: list[DrillReport] = []
-    with session.show_progress("drill") as display:
-        for plan, runtime_name in chosen:
-            runtime = wiring_drills.scratch_runtime(session.config, args.runtime or runtime_name)
-            tell = _Teller(display.say)
-            reports.append(drill(services.ports, plan, runtime, bind, request, tell))
+    try:
+        with session.show_progress("drill") as display:
+            for plan, runtime_name in chosen:
+                runtime = wiring_drills.scratch_runtime(session.config, args.runtime or runtime_name)
+                tell = _Teller(display.say)
+                reports.append(drill(services.ports, plan, runtime, bind, request, tell))
+    except DrdError:  # an interruption: what is done is told all the same
+        notifying.tell_drills(session, [plan for plan, _ in chosen[: len(reports)]], reports, request)
+        raise
     try:
         if not session.as_json:
             print(drill_report.text(reports))  # before receivers that may keep us waiting

@@ -104,6 +104,8 @@ def _exchange(url: str, access: Access, method: str, path: str, document: Any, t
         connection.request(method, parts.path.rstrip("/") + path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read(MAX_ANSWER_BYTES)
+    except ssl.SSLError:  # one about a certificate is a ValueError too
+        raise
     except ValueError as error:  # such as a host name of too long a label
         hint = "check alertmanager.urls"
         raise PeerFault("its address cannot be used", hint=hint, retryable=False) from error

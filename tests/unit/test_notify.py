@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import ssl
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from drd.notify.alertmanager import AlertmanagerNotifier, AlertmanagerSettings
 from drd.notify.null import NullNotifier
 from drd.notify.peer import Access
 from drd.wiring_notify import notifier_of
+from tests.support.certificates import self_signed
 from tests.support.scripted_http import Scripted, scripted
 
 NOW = datetime(2026, 11, 23, 3, 0, tzinfo=UTC)
@@ -31,9 +33,9 @@ REPORT = Event(name="DrdDrillReport", nature="report", severity="info", at=NOW, 
 GONE = "http://127.0.0.1:1"
 
 
-def notifier(*urls, timeout_s=2.0, cancel=None, credentials=None, username=None, **settings):
+def notifier(*urls, timeout_s=2.0, cancel=None, credentials=None, username=None, ca_file=None, **settings):
     """Make a notifier that jitters the same way each time."""
-    access = Access(timeout_s, username=username, credentials=credentials)
+    access = Access(timeout_s, ca_file=ca_file, username=username, credentials=credentials)
     return AlertmanagerNotifier(
         AlertmanagerSettings(urls, access, **{"patience_s": 3.0, **settings}),
         now=lambda: NOW,
@@ -193,6 +195,24 @@ def test_tls_to_a_plain_server_is_named():
     with scripted(Scripted()) as server:
         (peer,) = notifier(server.url.replace("http:", "https:")).notify([FIRING]).peers
     assert "ca_file" in peer.message
+
+
+def test_tls_trusts_the_configured_authority_alone(tmp_path):
+    """With its certificate the peer is told; without, nothing is sent; a file that is none is named."""
+    pem = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    (tmp_path / "none.pem").write_text("not a certificate", encoding="utf-8")
+    with scripted(Scripted(), tls=context) as server:
+        outcomes = {
+            ca: notifier(server.url, ca_file=ca and tmp_path / ca).notify([FIRING]).peers[0]
+            for ca in (None, "none.pem", "missing.pem", pem.name)
+        }
+    assert [peer.outcome for peer in outcomes.values()] == ["failed", "failed", "failed", "ok"]
+    assert len(server.seen) == 1
+    assert "ca_file" in outcomes[None].message
+    assert "it holds no certificate" in outcomes["none.pem"].message
+    assert "No such file" in outcomes["missing.pem"].message
 
 
 def test_a_check_asks_and_tells_nothing():
