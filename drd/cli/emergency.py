@@ -31,6 +31,8 @@ EXIT_CODES = {
     13: "a database is unreachable or refuses, or a client tool is missing",
     14: "the target of the restore holds data; nothing was touched",
     20: "stored bytes are not what they should be: take another backup",
+    21: "a drill failed: that backup is not what it should be; use an earlier one",
+    22: "a drill could not be carried out; nothing is known of the backup",
     130: "interrupted; what was under way was undone",
 }
 BY_HAND = "______________________"

@@ -77,7 +77,7 @@ def test_nonsense(site: Site, text: str) -> None:
 
 def test_no_time_at_all(site: Site) -> None:
     """Restore without ``--at`` is a usage error: there is no default time."""
-    site("restore").fails(2, "--at", hint="--help")
+    site("restore").fails(2, "--at", hint="drd restore --at now --dry-run")
 
 
 @pytest.mark.parametrize("text", ["1s ago", "yesterday 03:00"])

@@ -110,6 +110,7 @@ class SpoolShipper:
         self._work: set[Future[None]] = set()
         self._pack = PackWriter(sink, prefix)
         self._done_bytes = 0
+        self._last_usage_bytes = 0
         self._paused: list[int] = []
 
     def run(self, child: Child, explain: Callable[[], DrdError]) -> None:
@@ -221,7 +222,9 @@ class SpoolShipper:
             return all(file.drained and not file.complete for file in self._files.values())
 
     def _balance(self, child: Child, usage: int, *, running: bool) -> None:
-        if running and not self._paused and usage > self._ctx.spool_limit_bytes // 2:
+        grown = max(0, usage - self._last_usage_bytes)  # as much again may come before the next look
+        self._last_usage_bytes = usage
+        if running and not self._paused and usage + grown > self._ctx.spool_limit_bytes // 2:
             self._pause(child, pause=True)
         elif self._paused and usage < self._ctx.spool_limit_bytes // 4:
             self._pause(child, pause=False)
