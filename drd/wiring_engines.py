@@ -166,6 +166,13 @@ def _direct_access(config: ClickHouseConfig, whole: Config) -> DirectAccess | No
             hint = "set direct.access_key_id and direct.secret_access_key"
             raise ConfigError("mode direct needs access keys for the server", hint=hint)
         return None
+    if store.session_token is not None and direct.access_key_id is None:
+        if config.mode == "direct":
+            raise ConfigError(
+                "mode direct cannot hand temporary keys (store.session_token) to the server",
+                hint="set direct.access_key_id and direct.secret_access_key to keys of its own, or use mode: gateway",
+            )
+        return None
     base = direct.url or f"{store.endpoint_url or f'https://s3.{store.region}.amazonaws.com'}/{store.bucket}"
     url = f"{base.rstrip('/')}/{store.prefix}" if store.prefix else base.rstrip("/")
     return DirectAccess(url=url, access_key_id=access, secret_access_key=secret)

@@ -36,7 +36,8 @@ def check(settings: RedisSettings) -> Sequence[CheckItem]:
         layout = discover(settings, "source")
     except DrdError as error:
         return [CheckItem("reachable", "failed", error.message, error.hint)]
-    items = [CheckItem("reachable", "ok", f"{layout.kind}, {len(layout.shards)} primaries, {settings.address}")]
+    primaries = "1 primary" if len(layout.shards) == 1 else f"{len(layout.shards)} primaries"
+    items = [CheckItem("reachable", "ok", f"{layout.kind}, {primaries}, {settings.address}")]
     for shard in layout.shards:
         prefix = f"{shard.primary} " if len(layout.shards) > 1 else ""
         try:
