@@ -89,6 +89,11 @@ class ChainedSource(SourceBase):
         "Default: incremental.max_chain.",
     )
 
+    @property
+    def chains(self) -> bool:
+        """Whether they do, as this one is configured."""
+        return True
+
 
 class PostgresConfig(ChainedSource):
     """A PostgreSQL server (12 to 18), or databases of it."""
@@ -234,7 +239,7 @@ class DiskConfig(Section):
     path: FilePath = Field(description="Where drd sees the same folder.")
 
 
-class ClickHouseConfig(SourceBase):
+class ClickHouseConfig(ChainedSource):
     """A ClickHouse server, through its HTTP interface."""
 
     type: Literal["clickhouse"] = Field(description="The kind of database.")
@@ -269,6 +274,11 @@ class ClickHouseConfig(SourceBase):
         default=None, description="Most bytes a second the server may read for a backup (max_backup_bandwidth)."
     )
 
+    @property
+    def chains(self) -> bool:
+        """Whether drd sees the files pass, and can leave out those that it has."""
+        return self.mode != "direct"
+
     @model_validator(mode="after")
     def _fits_the_mode(self) -> ClickHouseConfig:
         idle = {"gateway": GatewayConfig(), "direct": DirectConfig(), "disk": None}
@@ -277,6 +287,9 @@ class ClickHouseConfig(SourceBase):
             for key, default in idle.items()
             if key != self.mode and getattr(self, key) != default
         }
+        if not self.chains:
+            given = (key for key in ("full_every", "max_chain") if getattr(self, key) is not None)
+            problems |= dict.fromkeys(given, "has no effect with mode direct: its backups are always full; remove it")
         if self.mode == "disk" and self.disk is None:
             problems["disk"] = "required for mode disk: {name: backups, path: /mnt/clickhouse-backups}"
         if self.ca_file is not None and not self.url.startswith("https:"):

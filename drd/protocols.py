@@ -91,6 +91,12 @@ class ArtifactWriter(Protocol):
     def write(self, data: BytesLike) -> None:
         """Append; blocks while the pipeline is full, raises what a worker raised. The data is copied."""
 
+    def begin_piece(self, size: int) -> None:
+        """End the part here; the next ``size`` bytes are one part, or several alike: equal pieces are equal parts.
+
+        Another piece begins behind it. For artifacts opened with ``cut="size"``.
+        """
+
     def close(self) -> None:
         """End the artifact: its last part is on its way; errors of parts may still surface at the operation."""
 

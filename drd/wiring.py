@@ -109,6 +109,12 @@ class Services:
             )
         return list(dict.fromkeys(names or configured))
 
+    def _chaining(self, config: SourceConfig) -> Chaining | None:
+        """Say when backups of a source build on each other; None where they never do."""
+        if isinstance(config, ChainedSource) and config.chains:
+            return Chaining(*self.config.incremental.of(config))
+        return None
+
     def _source(self, name: str, config: SourceConfig, selection: Selection = EVERYTHING) -> Source:
         jobs = config.jobs if isinstance(config, PostgresConfig) else "auto"
         engine = engine_of(config, self.config, self.ports.now, selection)
@@ -120,7 +126,7 @@ class Services:
             labels=dict(config.labels),
             replacer=replacer_of(config, self.config),
             odd_fall=self.odd_fall(name),
-            chaining=Chaining(*self.config.incremental.of(config)) if isinstance(config, ChainedSource) else None,
+            chaining=self._chaining(config),
             narrowed=None if selection.everything else engine.narrowed,
         )
 

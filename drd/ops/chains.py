@@ -53,7 +53,7 @@ def choose_basis(ports: Ports, source: Source, asked: KindAsked, repository_id: 
     if chaining is None:
         if asked == "incremental":
             raise _always_full(source)
-        return Basis((), f"backups of {source.engine.kind} are always full")
+        return Basis((), f"{_which(source)} are always full")
     if asked == "auto" and chaining.max_chain == 0:
         return Basis((), "max_chain is 0")
     try:
@@ -99,14 +99,22 @@ def require_still_there(ports: Ports, basis: Basis) -> None:
 
 
 def _always_full(source: Source) -> ConfigError:
-    kind = source.engine.kind
-    why = {"redis": "Redis writes its whole data set anew each time", "clickhouse": "not in this release"}.get(kind, "")
+    reasons = {
+        "redis": "Redis writes its whole data set anew each time",
+        "clickhouse": "the server writes all of it to the bucket by itself",
+    }
+    why = reasons.get(source.engine.kind, "")
     return ConfigError(
-        f"an incremental backup of {source.name} is not possible: backups of {kind} are always full"
+        f"an incremental backup of {source.name} is not possible: {_which(source)} are always full"
         + (f" ({why})" if why else ""),
         subject=source.name,
         hint="leave --kind away, or name only the sources that can: drd backup now SOURCE --kind incremental",
     )
+
+
+def _which(source: Source) -> str:
+    """Name the backups that never build on each other; of ClickHouse these are only those of mode direct."""
+    return f"backups of {source.engine.kind}" + (" in mode direct" if source.engine.kind == "clickhouse" else "")
 
 
 def _newest_sound(

@@ -51,6 +51,9 @@ class _ObservedWriter:
         self._writer.write(data)
         self._meter.add(len(data))
 
+    def begin_piece(self, size: int) -> None:
+        self._writer.begin_piece(size)
+
     def close(self) -> None:
         self._writer.close()
 

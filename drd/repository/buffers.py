@@ -11,6 +11,13 @@ import mmap
 import threading
 from collections import deque
 
+_MIB = 1 << 20
+
+
+def _shared_size(size: int) -> int:
+    """Return a size not below ``size`` that many share, so that a buffer which comes back fits the next one's need."""
+    return -(-size // _MIB) * _MIB if size > _MIB else max(64 << 10, 1 << (size - 1).bit_length())
+
 
 class BufferPool:
     """Lends buffers of any size and keeps up to ``keep_bytes`` of those given back. Thread-safe."""
@@ -21,8 +28,9 @@ class BufferPool:
         self._free_bytes = 0
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> mmap.mmap:
-        """Return a buffer of exactly ``size`` bytes; its content is whatever was there before."""
+    def take(self, size: int, *, shared_size: bool = False) -> mmap.mmap:
+        """Return a buffer of exactly ``size`` bytes, or a size near it that many share; it holds whatever it held."""
+        size = _shared_size(size) if shared_size else size
         with self._lock:
             for buffer in self._free:
                 if len(buffer) == size:

@@ -28,6 +28,12 @@ def part_size_at(offset: int, base_bytes: int = DEFAULT_PART_BYTES) -> int:
     return 4 * base_bytes
 
 
+def piece_part_size(piece_bytes: int, base_bytes: int = DEFAULT_PART_BYTES) -> int:
+    """Return the plain size of the parts of a piece: as few as four times ``base_bytes`` allow, all but alike."""
+    count = max(1, -(-piece_bytes // (4 * base_bytes)))
+    return max(1, -(-piece_bytes // count))
+
+
 def validate_part_size(base_bytes: int) -> int:
     """Return ``base_bytes`` if it may be configured as ``pipeline.part_size``; raise ConfigError otherwise."""
     if not 1 <= base_bytes <= MAX_BASE_BYTES:

@@ -26,7 +26,7 @@ from drd.model import Artifact, Part
 from drd.protocols import BytesLike, Cut, Store
 from drd.repository import layout
 from drd.repository.buffers import BufferPool
-from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, validate_part_size
+from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, piece_part_size, validate_part_size
 from drd.repository.codec import Codec
 from drd.repository.rows import cut_after_row, row_window_at
 
@@ -329,6 +329,7 @@ class PartWriter:
         self._record = record
         self._cut: Cut = cut
         self._offset = 0
+        self._piece_part_bytes = 0
         self._least, self._most = self._bounds()
         self._buffer: mmap.mmap | None = None
         self._filled = 0
@@ -340,7 +341,7 @@ class PartWriter:
         view = memoryview(data).cast("B")
         while view:
             if self._buffer is None:
-                self._buffer = self._sink.buffers.take(self._most)
+                self._buffer = self._sink.buffers.take(self._most, shared_size=self._piece_part_bytes > 0)
             size = min(len(view), self._most - self._filled)
             self._buffer[self._filled : self._filled + size] = view[:size]
             self._filled += size
@@ -348,6 +349,15 @@ class PartWriter:
             if self._filled == self._most:
                 rows = self._cut == "rows"
                 self._seal(self._buffer, cut_after_row(self._buffer, self._least, self._most) if rows else self._most)
+
+    def begin_piece(self, size: int) -> None:
+        """End the part here; the next ``size`` bytes are parts of their own (:func:`piece_part_size`)."""
+        self._require_open()
+        self._sink.raise_if_failed()
+        self._piece_part_bytes = piece_part_size(size, self._sink.part_size)
+        if self._buffer is not None:
+            self._seal(self._buffer, self._filled)
+        self._least, self._most = self._bounds()
 
     def close(self) -> None:
         """End the artifact; its last part is on its way."""
@@ -369,7 +379,7 @@ class PartWriter:
         """Return the least and most size of the part that begins now."""
         if self._cut == "rows":
             return row_window_at(self._offset, self._sink.part_size)
-        size = part_size_at(self._offset, self._sink.part_size)
+        size = self._piece_part_bytes or part_size_at(self._offset, self._sink.part_size)
         return size, size
 
     def _seal(self, full: mmap.mmap, size: int) -> None:

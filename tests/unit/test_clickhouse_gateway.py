@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
+from drd.engines.clickhouse.arranging import PIECE_BYTES
 from drd.engines.clickhouse.gateway import Gateway
 from drd.engines.clickhouse.packindex import read_index, write_index
 from drd.engines.clickhouse.packing import PackingSpace
@@ -258,7 +259,7 @@ def test_a_failing_sink_is_kept_as_the_failure():
     gateway.start()
     try:
         with pytest.raises(Exception):  # noqa: B017 - a reply or a broken connection, both fine
-            client_of(gateway).put_object(Bucket=gateway.bucket, Key="k", Body=b"x" * 1000)
+            client_of(gateway).put_object(Bucket=gateway.bucket, Key="k", Body=b"x" * PIECE_BYTES)
         with pytest.raises(StoreUnavailable):
             gateway.raise_failure()
     finally:

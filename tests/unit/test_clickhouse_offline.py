@@ -126,9 +126,10 @@ def test_the_tar_is_one_that_stock_tar_reads(tmp_path):
 
 def test_a_large_body_that_breaks_off_keeps_the_tar_sound(monkeypatch, tmp_path):
     """A streamed body that fails is filled up with zeros, is in no index, and what follows is readable."""
-    from drd.engines.clickhouse import packing
+    from drd.engines.clickhouse import arranging, packing
 
     monkeypatch.setattr(packing, "BUFFER_BYTES", 10)
+    monkeypatch.setattr(arranging, "PIECE_BYTES", 10)
     sink = MemorySink()
     space = PackingSpace(sink, lambda: datetime.now(UTC))
     with pytest.raises(Disconnected):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from drd.cancel import CancelToken
 from drd.errors import Cancelled, ConfigError, IntegrityError, StoreRefused, StoreUnavailable
-from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at
+from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, piece_part_size
 from drd.repository.codec import Codec, generate_identity
 from drd.repository.pipeline import PartSink
-from tests.support.backups import ID, reader_of, store_backup
+from tests.support.backups import ID, describe, reader_of, store_backup
 from tests.support.hooked_store import HookedStore
 
 IDENTITY, RECIPIENT = generate_identity()
@@ -308,3 +308,31 @@ def test_any_buffer_is_copied() -> None:
         writer.close()
         backup_parts = sink.finish()[0].parts
     assert backup_parts[0].plain_sha256 == hashlib.sha256(b"1" * 90 + bytes(range(10))).hexdigest()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pieces=st.lists(st.integers(0, 1000), max_size=8),
+    part_size=st.integers(1, 150),
+)
+def test_pieces_are_parts_of_their_own(pieces: list[int], part_size: int) -> None:
+    """Each piece begins and ends with a part, in parts alike of at most four times the size; all is read back."""
+    store = HookedStore()
+    contents = [bytes([number]) * size for number, size in enumerate(pieces)]
+    with sink_on(store, part_size=part_size) as sink:
+        writer = sink.open("a")
+        for piece in contents:
+            writer.begin_piece(len(piece))
+            for begin in range(0, len(piece), 77):
+                writer.write(piece[begin : begin + 77])
+        writer.close()
+        (artifact,) = sink.finish()
+    ends, offset = set(), 0
+    for part in artifact.parts:
+        assert part.plain_bytes <= 4 * part_size
+        offset += part.plain_bytes
+        ends.add(offset)
+    assert ends >= {sum(pieces[: number + 1]) for number in range(len(pieces))} - {0}
+    assert len(artifact.parts) == sum(-(-size // piece_part_size(size, part_size)) for size in pieces)
+    with reader_of(store, PLAIN, describe((artifact,)), memory_limit_bytes=2000) as reader:
+        assert reader.open("a").read() == b"".join(contents)

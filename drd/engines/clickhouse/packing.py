@@ -1,88 +1,36 @@
 """Turns the objects a ClickHouse server puts into one tar artifact and its index, while they arrive.
 
-Objects become tar members in the order of arrival; the parts of a multipart upload become ``<key>.part-00001``…
-(``cat`` joins them). A key that is put again is a second member: tar's rule that the last one wins is the index's too.
+Objects become members of a tar (:mod:`arranging` says where in it); the parts of a multipart upload become
+``<key>.part-00001``… (``cat`` joins them). A key that is put again is a second member: tar's rule that the last one
+wins is the index's too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from drd.engines.clickhouse.arranging import ArrangedTar, Place
 from drd.engines.clickhouse.packindex import TAR_ARTIFACT, PackedObject, PackIndex
-from drd.engines.clickhouse.s3wire import CHUNK_BYTES, Body, S3Failure
+from drd.engines.clickhouse.s3wire import Body, S3Failure
 from drd.engines.clickhouse.spaces import Stat
-from drd.protocols import ArtifactSink, ArtifactWriter, BytesLike
+from drd.protocols import ArtifactSink, BytesLike
 
 LOCK_KEY = ".lock"
 MANIFEST_KEY = ".backup"
 BUFFER_BYTES = 32 << 20  # larger bodies are streamed while they hold the tar
 MAX_MANIFEST_BYTES = 1 << 30
 _MAX_LOCK_BYTES = 64 << 10
-_BLOCK = 512
-
-
-class TarStream:
-    """A standard tar (pax where names need it) written into one artifact; one member at a time."""
-
-    def __init__(self, writer: ArtifactWriter) -> None:
-        self._writer = writer
-        self._offset = 0
-
-    def append(self, name: str, size: int, chunks: Iterable[BytesLike]) -> int:
-        """Write a member and return where its data begins.
-
-        When ``chunks`` raises, the member is filled up with zeros, so that the tar stays sound, and the error
-        goes on; when the artifact raises, nothing more may be written.
-        """
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = size, 0o644
-        header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-        self._write(header)
-        start = self._offset
-        end = start + size
-        padded = -(-end // _BLOCK) * _BLOCK
-        source = iter(chunks)
-        while True:
-            try:
-                piece = next(source, None)
-            except BaseException:
-                self._zeros(padded - self._offset)
-                raise
-            if piece is None:
-                break
-            self._write(piece)
-        self._zeros(padded - self._offset)
-        return start
-
-    def finish(self) -> None:
-        """Write tar's end mark and close the artifact."""
-        self._zeros(2 * _BLOCK)
-        self._writer.close()
-
-    def abort(self) -> None:
-        """Drop the artifact."""
-        self._writer.abort()
-
-    def _write(self, data: BytesLike) -> None:
-        self._writer.write(data)
-        self._offset += len(data)
-
-    def _zeros(self, count: int) -> None:
-        while count > 0:
-            self._write(bytes(min(count, CHUNK_BYTES)))
-            count -= CHUNK_BYTES
 
 
 @dataclass
 class _Upload:
     key: str
-    parts: dict[int, tuple[Stat, tuple[int, int, int]]] = field(default_factory=dict)
+    parts: dict[int, tuple[Stat, Place]] = field(default_factory=dict)
 
 
 class PackingSpace:
@@ -94,11 +42,10 @@ class PackingSpace:
     """
 
     def __init__(self, sink: ArtifactSink, now: Callable[[], datetime]) -> None:
-        self._tar = TarStream(sink.open(TAR_ARTIFACT))
+        self._tar = ArrangedTar(sink.open(TAR_ARTIFACT))
         self._now = now
-        self._tar_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._objects: dict[str, tuple[PackedObject, str]] = {}
+        self._objects: dict[str, tuple[tuple[Place, ...], str]] = {}
         self._locks: dict[str, bytes] = {}
         self._uploads: dict[str, _Upload] = {}
         self._manifest: dict[tuple[str, int], bytes] = {}
@@ -111,7 +58,7 @@ class PackingSpace:
             if key in self._locks:
                 return Stat(len(self._locks[key]), _etag_of(self._locks[key]))
             found = self._objects.get(key)
-        return Stat(found[0].size, found[1]) if found else None
+        return Stat(sum(place.size for place in found[0]), found[1]) if found else None
 
     def read(self, key: str, start: int, length: int) -> Iterator[BytesLike]:
         """Yield what is still in memory: the lock and the manifest; the rest is on its way to the store."""
@@ -132,10 +79,10 @@ class PackingSpace:
             with self._lock:
                 self._locks[key] = data
             return Stat(len(data), _etag_of(data))
-        segment = self._pack(key, body, remember=(key, 0))
+        place = self._pack(key, body, remember=(key, 0))
         stat = Stat(body.length, body.sha256[:32])
         with self._lock:
-            self._objects[key] = PackedObject(body.length, (segment,) if body.length else ()), stat.etag
+            self._objects[key] = (place,), stat.etag
         return stat
 
     def put_file(self, key: str, size: int, chunks: Iterable[bytes]) -> None:
@@ -144,10 +91,9 @@ class PackingSpace:
             data = b"".join(chunks)
             self._remember((key, 0), data)
             chunks = (data,)
-        with self._tar_lock:
-            offset = self._tar.append(key, size, chunks)
+        place = self._tar.add(key, size, chunks)
         with self._lock:
-            self._objects[key] = PackedObject(size, ((0, offset, size),) if size else ()), ""
+            self._objects[key] = (place,), ""
             self.bytes_in += size
 
     def delete(self, key: str) -> None:
@@ -173,10 +119,10 @@ class PackingSpace:
     def put_part(self, upload: str, key: str, number: int, body: Body) -> Stat:
         """Pack one part as a member of its own."""
         entry = self._upload(upload, key)
-        segment = self._pack(f"{key}.part-{number:05d}", body, remember=(key, number))
+        place = self._pack(f"{key}.part-{number:05d}", body, remember=(key, number))
         stat = Stat(body.length, body.sha256[:32])
         with self._lock:
-            entry.parts[number] = stat, segment
+            entry.parts[number] = stat, place
         return stat
 
     def complete(self, upload: str, key: str, parts: Sequence[tuple[int, str]]) -> Stat:
@@ -187,11 +133,11 @@ class PackingSpace:
         with self._lock:
             if any(n not in entry.parts or entry.parts[n][0].etag != etag for n, etag in parts):
                 raise S3Failure(400, "InvalidPart", "a listed part was not uploaded")
-            segments = tuple(entry.parts[n][1] for n, _ in parts)
-            size = sum(s[2] for s in segments)
+            places = tuple(entry.parts[n][1] for n, _ in parts)
+            size = sum(place.size for place in places)
             joined = "".join(etag for _, etag in parts).encode()
             stat = Stat(size, f"{_etag_of(joined)}-{len(parts)}")
-            self._objects[key] = PackedObject(size, segments), stat.etag
+            self._objects[key] = places, stat.etag
             del self._uploads[upload]
         return stat
 
@@ -208,15 +154,13 @@ class PackingSpace:
 
     def finish(self) -> PackIndex:
         """Close the tar and return the index."""
-        with self._tar_lock:
-            self._tar.finish()
+        self._tar.finish()
         with self._lock:
-            return PackIndex((TAR_ARTIFACT,), {key: item for key, (item, _) in self._objects.items()})
+            return PackIndex((TAR_ARTIFACT,), {key: _packed(places) for key, (places, _) in self._objects.items()})
 
     def abort(self) -> None:
         """Drop the tar. Waits for a body under way: stop the server first."""
-        with self._tar_lock:
-            self._tar.abort()
+        self._tar.abort()
 
     def _upload(self, upload: str, key: str) -> _Upload:
         with self._lock:
@@ -225,7 +169,7 @@ class PackingSpace:
             raise S3Failure(404, "NoSuchUpload", "no such upload")
         return entry
 
-    def _pack(self, member: str, body: Body, remember: tuple[str, int]) -> tuple[int, int, int]:
+    def _pack(self, member: str, body: Body, remember: tuple[str, int]) -> Place:
         """Write a body as a member; buffered and verified first unless it is large."""
         with self._lock:
             self.first_data_at = self.first_data_at or self._now()
@@ -237,11 +181,10 @@ class PackingSpace:
                 self._remember(remember, bytes(data))
         elif remember[0] == MANIFEST_KEY:
             raise S3Failure(400, "EntityTooLarge", "the manifest must come in parts of at most 32 MiB", hang_up=True)
-        with self._tar_lock:
-            offset = self._tar.append(member, body.length, chunks)
+        place = self._tar.add(member, body.length, chunks)
         with self._lock:
             self.bytes_in += body.length
-        return 0, offset, body.length
+        return place
 
     def _remember(self, which: tuple[str, int], data: bytes) -> None:
         with self._lock:
@@ -250,6 +193,11 @@ class PackingSpace:
             if sum(map(len, self._manifest.values())) + len(data) > MAX_MANIFEST_BYTES:
                 raise S3Failure(400, "EntityTooLarge", "the manifest is larger than 1 GiB")
             self._manifest[which] = data
+
+
+def _packed(places: Sequence[Place]) -> PackedObject:
+    segments = tuple((0, place.offset, place.size) for place in places if place.size)
+    return PackedObject(sum(place.size for place in places), segments)
 
 
 def _etag_of(data: bytes) -> str:
