@@ -207,6 +207,7 @@ def _part_sink(ports: Ports, ctx: WorkContext, basis: Basis, share: int) -> Part
         memory_limit_bytes=max(tuning.memory_limit_bytes // share, tuning.part_size_bytes),
         cancel=ctx.cancel,
         reuse=basis.reuse,
+        ancestry=basis.parent.artifacts if basis.parent else (),
     )
 
 

@@ -23,6 +23,10 @@ Smaller still costs more than it saves: a put takes some 5 ms of processor, what
 """
 _DOUBLES_AT = 256
 _MOST_DOUBLINGS = 4
+_END_MARK = b"\\.\n\n\n"
+"""What pg_dump writes behind the rows of a table (``dumpTableData_copy`` of its pg_dump.c)."""
+_MARK_ALONE_FROM = 32
+"""Rows of at least this fraction of the base, 256 KiB with the default, are stored without the mark."""
 _PIECE_BYTES = 256 << 10
 """How much is split into rows at once, to bound what the rows as objects take."""
 
@@ -63,3 +67,13 @@ def cut_after_row(buffer: mmap.mmap | bytes, least: int, most: int) -> int:
             at = begin + sum(map(len, rows[:which])) + which
         begin = end
     return at
+
+
+def end_of_rows(buffer: mmap.mmap | bytes, filled: int, base_bytes: int) -> int:
+    """Return the size of a stream's last part but for the mark behind its rows, which becomes a part of its own.
+
+    Rows added the day after come before the mark: with it inside, the part could never be met again (see
+    :mod:`drd.repository.tails`). Few rows are not worth one more object: then it is ``filled``, as without a mark.
+    """
+    rows = filled - len(_END_MARK)
+    return rows if rows >= max(1, base_bytes // _MARK_ALONE_FROM) and buffer[rows:filled] == _END_MARK else filled

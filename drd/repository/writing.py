@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
-import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -28,11 +26,12 @@ from drd.repository import layout
 from drd.repository.buffers import BufferPool
 from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, piece_part_size, validate_part_size
 from drd.repository.codec import Codec
-from drd.repository.rows import cut_after_row, row_window_at
+from drd.repository.priority import let_others_first
+from drd.repository.rows import cut_after_row, end_of_rows, row_window_at
+from drd.repository.tails import Tails
 
 DEFAULT_MEMORY_LIMIT_BYTES = 96 * MIB
 _PUTTING = 2  # threads besides those that encode: puts that may wait for the store meanwhile
-_NICER = 5  # how much less than others a thread that encodes claims of a processor
 _POLL_S = 0.2  # how soon a blocked writer notices a cancellation
 _ENGINE_BUG = "a bug in the engine: please report it"
 
@@ -78,6 +77,7 @@ class PartSink:
         cancel: stops it; blocked writers raise Cancelled.
         reuse: parts of ancestors by plain SHA-256: a part with that content is referred to and not stored again.
             The caller gives only parts that exist, and that are encrypted to the same recipients.
+        ancestry: artifacts of the parent: a stream of rows is cut where it ended before, if it grew from there.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class PartSink:
         memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
         cancel: CancelToken,
         reuse: Mapping[str, Part] | None = None,
+        ancestry: Iterable[Artifact] = (),
     ) -> None:
         self._store = store
         self._codec = codec
@@ -103,6 +104,7 @@ class PartSink:
         self._limit_bytes = memory_limit_bytes
         self._cancel = cancel
         self._reuse = reuse or {}
+        self.tails = Tails(ancestry, self._reuse)
         self.buffers = BufferPool(memory_limit_bytes // 2)
         self._records: dict[str, _Record] = {}
         self._queue: deque[_Job] = deque()
@@ -143,7 +145,7 @@ class PartSink:
         if layout.is_reserved_artifact_name(name):
             raise IntegrityError(f"an artifact cannot be named {name}", hint=_ENGINE_BUG)
         with self._work:
-            self._raise_if_failed()
+            self.raise_if_failed()
             if self._ending or name in self._records:
                 raise IntegrityError(f"artifact {name} opened twice or after the end", hint=_ENGINE_BUG)
             record = self._records[name] = _Record(name)
@@ -156,13 +158,13 @@ class PartSink:
         """
         try:
             with self._room:
-                self._raise_if_failed()
+                self.raise_if_failed()
                 if still_open := [r.name for r in self._records.values() if r.state == "open"]:
                     raise IntegrityError(f"artifact {still_open[0]} was never finished: the dump is not whole")
                 while self._in_flight_bytes:
                     self._room.wait(_POLL_S)
-                    self._raise_if_failed()
-                self._raise_if_failed()
+                    self.raise_if_failed()
+                self.raise_if_failed()
                 self._finished = True
         finally:
             self.abort()
@@ -194,15 +196,17 @@ class PartSink:
 
     def raise_if_failed(self) -> None:
         """Raise what stopped the pipeline, if anything did."""
-        self._raise_if_failed()
+        if self._failure is not None:
+            raise self._failure
+        self._cancel.raise_if_cancelled()
 
     def submit(self, record: _Record, buffer: mmap.mmap, size: int) -> None:
         """Hand over a full part; blocks while too much is in flight."""
         with self._room:
-            self._raise_if_failed()
+            self.raise_if_failed()
             while self._in_flight_bytes and self._in_flight_bytes + size > self._limit_bytes:
                 self._room.wait(_POLL_S)
-                self._raise_if_failed()
+                self.raise_if_failed()
             self._in_flight_bytes += size
             self._bytes_written += size
             self._queue.append(_Job(record, record.sealed_parts, buffer, size, size))
@@ -221,7 +225,7 @@ class PartSink:
     # What workers do
 
     def _run(self) -> None:
-        _let_others_first()
+        let_others_first()
         while (job := self._next_job()) is not None:
             try:
                 part = self._store_part(job)
@@ -256,7 +260,7 @@ class PartSink:
         )
         part = Part(key, job.size, len(stored), plain_sha256, stored_sha256)
         with self._room:
-            self._raise_if_failed()
+            self.raise_if_failed()
         self._store.put(key, stored)
         with self._room:
             self._bytes_stored += len(stored)
@@ -305,21 +309,6 @@ class PartSink:
         self._work.notify_all()
         self._room.notify_all()
 
-    def _raise_if_failed(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        self._cancel.raise_if_cancelled()
-
-
-def _let_others_first() -> None:
-    """Lower the priority of this thread: whoever feeds the pipeline, and the database, go first where cores are few.
-
-    Linux has a nice value for each thread (setpriority(2), "C library/kernel differences"); elsewhere nothing is done.
-    """
-    if sys.platform == "linux":
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICER))
-
 
 class PartWriter:
     """One artifact being cut into parts; implements :class:`~drd.protocols.ArtifactWriter`."""
@@ -347,8 +336,7 @@ class PartWriter:
             self._filled += size
             view = view[size:]
             if self._filled == self._most:
-                rows = self._cut == "rows"
-                self._seal(self._buffer, cut_after_row(self._buffer, self._least, self._most) if rows else self._most)
+                self._seal(self._buffer, self._end_of_part(self._buffer, last=False))
 
     def begin_piece(self, size: int) -> None:
         """End the part here; the next ``size`` bytes are parts of their own (:func:`piece_part_size`)."""
@@ -363,8 +351,8 @@ class PartWriter:
         """End the artifact; its last part is on its way."""
         self._require_open()
         self._sink.raise_if_failed()
-        if self._buffer is not None:
-            self._seal(self._buffer, self._filled)
+        while self._buffer is not None:
+            self._seal(self._buffer, self._end_of_part(self._buffer, last=True))
         self._sink.settle(self._record, "closed")
 
     def abort(self) -> None:
@@ -382,13 +370,23 @@ class PartWriter:
         size = self._piece_part_bytes or part_size_at(self._offset, self._sink.part_size)
         return size, size
 
+    def _end_of_part(self, buffer: mmap.mmap, *, last: bool) -> int:
+        """Return where to cut what is in the buffer, full or the ``last`` of the stream."""
+        if self._cut != "rows":
+            return self._filled
+        if size := self._sink.tails.size_at(self._record.name, self._offset, buffer, self._filled):
+            return size
+        if last:
+            return end_of_rows(buffer, self._filled, self._sink.part_size)
+        return cut_after_row(buffer, self._least, self._most)
+
     def _seal(self, full: mmap.mmap, size: int) -> None:
         """Hand over the first ``size`` bytes; what lies behind them begins the next part."""
         left = self._filled - size
         self._offset += size
         self._least, self._most = self._bounds()
         self._buffer = None
-        if left:  # always less than the next part's least size
+        if left:  # always less than the next part's most size
             self._buffer = self._sink.buffers.take(self._most)
             with memoryview(full) as whole, whole[size : size + left] as rest:
                 self._buffer[:left] = rest

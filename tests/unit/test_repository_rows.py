@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from drd.repository.chunking import DEFAULT_PART_BYTES, MAX_BASE_BYTES, MAX_PART_BYTES, MIB
 from drd.repository.codec import Codec
-from drd.repository.rows import cut_after_row, row_window_at
+from drd.repository.layout import owner_of
+from drd.repository.rows import cut_after_row, end_of_rows, row_window_at
 from drd.stores.memory import MemoryStore
-from tests.support.backups import store_backup
+from tests.support.backups import reader_of, store_backup
 
 PLAIN = Codec(1)
+MARK = b"\\.\n\n\n"
 BASE = 16 << 10  # first parts of 4 KiB
 
 
@@ -34,7 +36,8 @@ def cuts(data: bytes, base: int = BASE) -> list[bytes]:
         end = cut_after_row(data[offset : offset + most], least, most)
         out.append(data[offset : offset + end])
         offset += end
-    return [*out, data[offset:]] if offset < len(data) else out
+    end = offset + end_of_rows(data[offset:], len(data) - offset, base)
+    return [*out, *(part for part in (data[offset:end], data[end:]) if part)]
 
 
 def stored_again(before: bytes, after: bytes) -> float:
@@ -112,10 +115,65 @@ def test_equal_rows_empty_rows_and_wide_rows(row: bytes) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(pieces=st.lists(st.binary(max_size=300) | st.just(b"row\n" * 40), max_size=12), base=st.integers(1, 900))
+@given(
+    pieces=st.lists(st.binary(max_size=300) | st.just(b"row\n" * 40) | st.just(MARK), max_size=12),
+    base=st.integers(1, 900),
+)
 def test_the_sink_stores_all_bytes_and_cuts_as_the_rule_says(pieces: list[bytes], base: int) -> None:
     """Whatever way a stream is written in, its parts are those of the rule and together they are the stream."""
     whole = b"".join(pieces)
     backup = store_backup(MemoryStore(), PLAIN, {"t": pieces}, part_size=base, cut="rows")
     digests = [part.plain_sha256 for part in backup.artifacts[0].parts]
     assert digests == [hashlib.sha256(part).hexdigest() for part in cuts(whole, base)]
+
+
+def test_a_table_that_grew_day_by_day_stores_its_new_rows_alone() -> None:
+    """Each day refers to all rows of the days before, although a table's last part ends where no rule would cut."""
+    store, table, reuse = MemoryStore(), b"".join(TABLE[:15_000]), {}
+    backup = store_backup(store, PLAIN, {"t": [table + MARK]}, part_size=BASE, cut="rows")
+    for day in range(1, 5):
+        added = b"".join(rows(100, day + 10))
+        table += added
+        ancestry = backup.artifacts
+        reuse |= {part.plain_sha256: part for part in ancestry[0].parts if part.plain_bytes > len(MARK)}
+        new_id = f"2026112{2 + day}T181455Z-aaaaaa"
+        options = {"backup_id": new_id, "reuse": reuse, "ancestry": ancestry}
+        backup = store_backup(store, PLAIN, {"t": [table + MARK]}, part_size=BASE, cut="rows", **options)
+        parts = backup.artifacts[0].parts
+        assert sum(part.plain_bytes for part in parts if owner_of(part.key) == new_id) == len(added + MARK)
+        with reader_of(store, PLAIN, backup) as reader:
+            assert reader.open("t").read() == table + MARK
+
+
+def test_a_row_changed_behind_an_old_end_leaves_that_end_to_be_referred_to() -> None:
+    """A change among the rows of yesterday costs those and today's, not what was there the day before yesterday."""
+    store, first, second = MemoryStore(), b"".join(TABLE[:15_000]), b"".join(rows(100, 11))
+    backup = store_backup(store, PLAIN, {"t": [first + MARK]}, part_size=BASE, cut="rows")
+    for day, table in ((3, first + second), (4, first + second.replace(b"\n11000050\t", b"\nchanged\t"))):
+        reuse = {part.plain_sha256: part for part in backup.artifacts[0].parts if part.plain_bytes > len(MARK)}
+        new_id = f"2026112{day}T181455Z-aaaaaa"
+        options = {"backup_id": new_id, "reuse": reuse, "ancestry": backup.artifacts}
+        backup = store_backup(store, PLAIN, {"t": [table + MARK]}, part_size=BASE, cut="rows", **options)
+    own = sum(part.plain_bytes for part in backup.artifacts[0].parts if owner_of(part.key) == backup.id)
+    assert own == len(table + MARK) - len(first)
+
+
+def test_an_end_that_may_not_be_referred_to_cuts_nothing() -> None:
+    """Without the part in the store, the rows are cut by the rule, as in a full backup."""
+    table = b"".join(TABLE)
+    parent = store_backup(MemoryStore(), PLAIN, {"t": [b"".join(TABLE[:15_000]) + MARK]}, part_size=BASE, cut="rows")
+    child = store_backup(MemoryStore(), PLAIN, {"t": [table]}, part_size=BASE, cut="rows", ancestry=parent.artifacts)
+    digests = [part.plain_sha256 for part in child.artifacts[0].parts]
+    assert digests == [hashlib.sha256(part).hexdigest() for part in cuts(table)]
+
+
+def test_the_end_mark_of_few_rows_is_no_part_of_its_own() -> None:
+    """An object more is made only where its rows are worth referring to."""
+    few, enough = rows(5, 1), rows(50, 1)
+    sizes = [
+        [part.plain_bytes for part in artifact.parts]
+        for artifact in store_backup(
+            MemoryStore(), PLAIN, {"a": [*few, MARK], "b": [*enough, MARK]}, part_size=BASE, cut="rows"
+        ).artifacts
+    ]
+    assert sizes == [[len(b"".join([*few, MARK]))], [len(b"".join(enough)), len(MARK)]]
