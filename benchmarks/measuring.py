@@ -51,20 +51,24 @@ class Way:
     cpu_s: list[float] = field(default_factory=list)
     others: list[float] = field(default_factory=list)
 
+    def run(self, servers: Sequence[int] = ()) -> None:
+        """Prepare, do the work and note what it took; ``servers`` are pids whose work belongs to us."""
+        self.prepare()
+        busy, ours = _busy_cpu_s(), _own_cpu_s(servers)
+        started = time.perf_counter()
+        self.work()
+        took = time.perf_counter() - started
+        self.seconds.append(took)
+        self.cpu_s.append(_own_cpu_s(servers) - ours)
+        foreign = _busy_cpu_s() - busy - self.cpu_s[-1]
+        self.others.append(max(0.0, foreign) / took)
+
 
 def take_turns(ways: Sequence[Way], rounds: int, servers: Sequence[int] = ()) -> None:
     """Run every way ``rounds`` times in turns and print a table; ``servers`` are pids whose work belongs to us."""
     for _ in range(rounds):
         for way in ways:
-            way.prepare()
-            busy, ours = _busy_cpu_s(), _own_cpu_s(servers)
-            started = time.perf_counter()
-            way.work()
-            took = time.perf_counter() - started
-            way.seconds.append(took)
-            way.cpu_s.append(_own_cpu_s(servers) - ours)
-            foreign = _busy_cpu_s() - busy - way.cpu_s[-1]
-            way.others.append(max(0.0, foreign) / took)
+            way.run(servers)
     floor = ways[0]
     width = max(len(way.name) for way in ways)
     print(f"  {'':<{width}}   median s    best s   × median    × best   target     cpu s     × cpu   taken by others")
@@ -88,10 +92,10 @@ def headline(text: str) -> None:
     )
 
 
-def require_programs(*names: str) -> None:
-    """End with a message if a peer's program is missing."""
+def require_programs(*names: str, how: str = "make setup") -> None:
+    """End with a message, and ``how`` to come by it, if a peer's program is missing."""
     if missing := [name for name in names if not shutil.which(name)]:
-        raise SystemExit(f"this benchmark needs {', '.join(missing)} on PATH: make setup")
+        raise SystemExit(f"this benchmark needs {', '.join(missing)} on PATH: {how}")
 
 
 def shell(command: str, env: dict[str, str] | None = None) -> None:

@@ -7,7 +7,7 @@ gigabytes. ``end_at`` is the newest time in the data and defaults to now.
 from __future__ import annotations
 
 from devstack.load_clickhouse import count_clickhouse, load_clickhouse, load_more_clickhouse
-from devstack.load_postgres import count_postgres, load_more_postgres, load_postgres
+from devstack.load_postgres import count_postgres, grow_postgres, load_more_postgres, load_postgres
 from devstack.load_redis import load_more_redis, load_redis, load_redis_cluster
 from devstack.sizes import Sizes
 
@@ -15,6 +15,7 @@ __all__ = [
     "Sizes",
     "count_clickhouse",
     "count_postgres",
+    "grow_postgres",
     "load_clickhouse",
     "load_more_clickhouse",
     "load_more_postgres",

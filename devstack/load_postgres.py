@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -43,7 +43,7 @@ FROM (SELECT n, 1 + floor(power(random(), 3) * %(users)s::int)::int AS who, mark
              (ARRAY['filled', 'filled', 'filled', 'filled', 'filled', 'cancelled', 'cancelled', 'partial_filled',
                     'pending', 'submitted', 'rejected', 'failed'])[1 + floor(random() * 12)::int] AS status,
              random()::numeric AS part,
-             %(end_at)s::timestamptz - CASE n WHEN %(last)s::int THEN 0 ELSE random() END * interval '365 days' AS made
+             %(end_at)s::timestamptz - CASE n WHEN %(last)s::int THEN 0 ELSE random() END * %(span)s::interval AS made
       FROM (SELECT n, 1 + floor(power(random(), 2) * %(symbol_count)s::int)::int AS market
             FROM generate_series(%(first)s::int, %(last)s::int) AS n OFFSET 0) AS markets OFFSET 0) AS base
 """
@@ -99,7 +99,15 @@ def load_postgres(
 
 
 def _fill_postgres(
-    connection: Connection, table: str, sql: str, first: int, last: int, users: int, seed: int, end_at: datetime
+    connection: Connection,
+    table: str,
+    sql: str,
+    first: int,
+    last: int,
+    users: int,
+    seed: int,
+    end_at: datetime,
+    span: timedelta = timedelta(days=365),
 ) -> None:
     for start, stop in batches(first, last):
         values = {
@@ -108,6 +116,7 @@ def _fill_postgres(
             "last": stop,
             "users": users,
             "end_at": end_at,
+            "span": span,
             "exchanges": list(EXCHANGES),
             "exchange_count": len(EXCHANGES),
             "symbols": list(SYMBOLS),
@@ -130,6 +139,22 @@ def load_more_postgres(connection: Connection, *, seed: int = 2, end_at: datetim
         "UPDATE orders SET status = 'cancelled' WHERE status = 'pending' AND get_byte(uuid_send(id), 0) < 64"
     )
     connection.execute("DELETE FROM users WHERE status = 'suspended' AND get_byte(uuid_send(id), 0) < 4")
+    return count_postgres(connection)
+
+
+def grow_postgres(
+    connection: Connection, *, orders: float, others: float, end_at: datetime, span: timedelta, seed: int = 1
+) -> dict[str, int]:
+    """Add rows behind those of :func:`load_postgres`, whose seed it must be: these shares of what is there.
+
+    New orders are made within the ``span`` before ``end_at``; ``others`` holds for the other three tables.
+    """
+    counts = count_postgres(connection)
+    tables = {"users": _USERS, "strategies": _STRATEGIES, "api_keys": _API_KEYS, "orders": _ORDERS}
+    for table, sql in tables.items():
+        more = round(counts[table] * (orders if table == "orders" else others))
+        last = counts[table] + more
+        _fill_postgres(connection, table, sql, counts[table] + 1, last, counts["users"], seed, end_at, span)
     return count_postgres(connection)
 
 
