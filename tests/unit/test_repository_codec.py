@@ -88,7 +88,7 @@ def test_bad_keys_are_refused_without_quoting_a_secret() -> None:
         Codec(1, (secret,))
     assert secret not in str(caught.value)
     with pytest.raises(ConfigError) as caught:
-        recipient_of(Secret(secret[:-1] + "Q"))
+        recipient_of(Secret(secret[:-1] + ("P" if secret.endswith("Q") else "Q")))
     assert secret[:-1] not in str(caught.value)
     with pytest.raises(ConfigError):
         Codec(1, ("age1nonsense",))
