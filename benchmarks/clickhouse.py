@@ -53,7 +53,7 @@ def measure(server: ClickHouse, s3: SeaweedS3, folder: Path, rows: int, rounds: 
     headline(f"ClickHouse: {size / MIB:.0f} MiB in the server, {rows:,} rows; best and median of {rounds}")
     ways = [Way("BACKUP … TO S3, bare", bare)]
     ways += [
-        Way(f"drd backup now, {mode}", lambda mode=mode: drds[mode]("backup", "now"), target=target)  # type: ignore[misc]
+        Way(f"drd backup now, {mode}", lambda mode=mode: drds[mode]("backup", "now", "--kind", "full"), target=target)  # type: ignore[misc]
         for mode, target in TARGETS.items()
     ]
     take_turns(ways, rounds, [server.pid, s3.pid])

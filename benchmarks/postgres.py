@@ -140,8 +140,8 @@ def backups(bench: Bench, rounds: int, directory: Path) -> tuple[Drd, Drd]:
         Way(f"pg_dump -Fd -j{bench.jobs} -Z0 (floor)", lambda: bench.tool("pg_dump", floor), lambda: gone(directory)),
         Way("the same, --no-sync", lambda: bench.tool("pg_dump", f"--no-sync {floor}"), lambda: gone(directory)),
         Way("pg_dump | gzip", lambda: shell(f"{pg_dump} {what} | gzip > {piped}", bench.env)),
-        Way("drd backup now, to a folder", lambda: local("backup", "now"), target=1.15),
-        Way("drd backup now, to SeaweedFS", lambda: remote("backup", "now"), target=1.3),
+        Way("drd backup now, to a folder", lambda: local("backup", "now", "--kind", "full"), target=1.15),
+        Way("drd backup now, to SeaweedFS", lambda: remote("backup", "now", "--kind", "full"), target=1.3),
     ]
     take_turns(ways, rounds, bench.pids)
     guide, ours = ways[2].seconds, ways[3].seconds
@@ -200,7 +200,7 @@ def more_data(bench: Bench, *before: Drd) -> None:
     headline(f"The same with {database_mib(bench) / held:.1f} times the data")
     for drd, store, name in ((before[0], bench.local(), "folder"), (before[1], bench.bucket(), "S3")):
         again = bench.drd(store)
-        run = again("backup", "now")
+        run = again("backup", "now", "--kind", "full")
         print(f"  to {name:<6} {again.peaks()} in {run.wall_s:.1f} s; before: {drd.peaks()}", flush=True)
         into = f"back_{uuid.uuid4().hex[:8]}"
         back = again("restore", "--at", "now", "--into", bench.postgres.url(into), "--no-compare")

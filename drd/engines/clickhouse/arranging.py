@@ -22,7 +22,7 @@ from drd.protocols import ArtifactWriter, BytesLike
 
 PIECE_BYTES = 2 << 20
 """A larger file is a piece by itself and streamed; smaller ones gather in memory until they make one."""
-PENDING_BYTES = 32 << 20
+PENDING_BYTES = 16 << 20
 """How much gathers at most: then the group that was added to longest ago is written, or what is large in it."""
 APART_BYTES = 256 << 10
 """A file of this size is a piece by itself where a MergeTree part has more small files than may gather."""
