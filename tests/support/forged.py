@@ -18,7 +18,7 @@ from tests.support.drd_site import Site
 def forge(
     site: Site, source: str, backup_id: str, artifact: str = "", change: Callable[[bytes], bytes] = bytes, **facts: Any
 ) -> None:
-    """Replace the one part of an artifact by ``change`` of its bytes, and ``facts`` of the manifest; sign nothing."""
+    """Replace a small artifact's parts by one, ``change`` of its bytes, and ``facts`` of the manifest; sign nothing."""
     store = LocalStore(site.store_dir)
     codec = Codec(1, tuple(site.config["encryption"]["recipients"]), (Secret(site.identity_file.read_text().strip()),))
     key = layout.manifest_key(source, backup_id)
@@ -26,8 +26,9 @@ def forge(
     artifacts = []
     for item in backup.artifacts:
         if item.name == artifact:
-            (part,) = item.parts
-            plain = change(fetch_part(store, codec, part, encrypted=True, backup_id=backup_id))
+            part = item.parts[0]  # takes the whole content, and the manifest names it alone
+            pieces = [fetch_part(store, codec, piece, encrypted=True, backup_id=backup_id) for piece in item.parts]
+            plain = change(b"".join(pieces))
             stored = codec.encode(plain)
             store.put(part.key, stored)
             digests = hashlib.sha256(plain).hexdigest(), hashlib.sha256(stored).hexdigest()
