@@ -42,7 +42,7 @@ class ClickHouseExaminer:
         """Demand a server whose release is not older than the backup's."""
         cancel.raise_if_cancelled()
         try:
-            with told(TARGET, "look at the scratch server"):
+            with told(TARGET, "looked at the scratch server"):
                 version = self._server.version()
         except TargetError as error:
             raise ScratchError(error.message, hint=error.hint) from error
@@ -58,7 +58,7 @@ class ClickHouseExaminer:
         """Compare every definition with the backup's, then let the server read every table back."""
         del backup
         index = read_index(artifacts)
-        with told(TARGET, "examine"):
+        with told(TARGET, "examined the restored data"):
             yield self._schema(index, artifacts)
             yield self._tables(index.databases(), ctx)
 
