@@ -1,4 +1,4 @@
-"""Words for people: sizes, ages, times, tables and error lines. Nothing here decides anything."""
+"""Output for people: the words of :mod:`drd.wording`, colours, marks, tables, error lines. Decides nothing."""
 
 from __future__ import annotations
 
@@ -6,59 +6,27 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import TextIO
 
 from drd.errors import DrdError
+from drd.wording import ago, number, plural, point, size, span, when
+
+__all__ = [
+    "ago",
+    "coloured",
+    "error_lines",
+    "mark",
+    "number",
+    "paint",
+    "plural",
+    "point",
+    "size",
+    "span",
+    "table",
+    "when",
+]
 
 _COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
-
-
-def size(count: float | None) -> str:
-    """Return a size in binary units, such as ``412 MiB``; a dash for None."""
-    if count is None:
-        return "–"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError("unreachable")
-
-
-def span(seconds: float | None) -> str:
-    """Return a duration in the one or two units that matter, such as ``59 min 59 s``; a dash for None."""
-    if seconds is None:
-        return "–"
-    if seconds < 0:
-        return f"-{span(-seconds)}"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    whole = int(seconds)
-    for unit, length, smaller, small in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= length:
-            rest = (whole % length) // small
-            return f"{whole // length} {unit}" + (f" {rest} {smaller}" if rest else "")
-    raise AssertionError("unreachable")
-
-
-def when(moment: datetime | None) -> str:
-    """Return a time as ``2026-11-22 18:14:55 UTC``; a dash for None."""
-    return "–" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def point(moment: datetime | None) -> str:
-    """Return a recovery point as :func:`when` does, rounded up: asking for the printed time then reaches it."""
-    return when(moment and moment + timedelta(microseconds=999_999))
-
-
-def number(count: int | None) -> str:
-    """Return a count with thousands separated; a dash for None."""
-    return "–" if count is None else f"{count:,}"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """Return ``1 source`` or ``2 sources``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def coloured(stream: TextIO) -> bool:

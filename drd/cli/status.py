@@ -46,10 +46,10 @@ def run(_args: argparse.Namespace, session: Session) -> int:
 def _answer(report: StatusReport) -> str:
     configured = [item for item in report.sources if item.configured]
     if report.recoverable_to is not None:
-        age = render.span((report.at - report.recoverable_to).total_seconds())
+        age = render.ago(report.recoverable_to, report.at)
         which = "the one source" if len(configured) == 1 else f"all {len(configured)} sources"
         point = render.point(report.recoverable_to)
-        return f"Recoverable now: yes, {which}, to {point} ({age} ago). {_proof(report)}"
+        return f"Recoverable now: yes, {which}, to {point} ({age}). {_proof(report)}"
     lacking = [item.source for item in configured if item.newest is None]
     if not lacking:
         return "Recoverable now: no source is configured."
@@ -61,8 +61,7 @@ def _proof(report: StatusReport) -> str:
     if report.proven_at is None:
         return "Not proven by a drill."
     took_s = sum(s.last_drill.rto_s for s in report.sources if s.configured and s.last_drill)
-    ago = render.span((report.at - report.proven_at).total_seconds())
-    return f"Proven by a drill {ago} ago, in {render.span(took_s)}."
+    return f"Proven by a drill {render.ago(report.proven_at, report.at)}, in {render.span(took_s)}."
 
 
 def _last_drill(item: SourceStatus, report: StatusReport) -> str:
@@ -70,7 +69,7 @@ def _last_drill(item: SourceStatus, report: StatusReport) -> str:
     if run is None:
         return "never"
     mark = {"passed": "✓", "failed": "✗"}.get(run.verdict, "?")
-    return f"{mark} {run.verdict} {render.span((report.at - run.finished_at).total_seconds())} ago"
+    return f"{mark} {run.verdict} {render.ago(run.finished_at, report.at)}"
 
 
 def _row(item: SourceStatus) -> tuple[str, ...]:

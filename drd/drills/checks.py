@@ -13,6 +13,7 @@ from drd.drills.suite import Expectation, Objectives, Suite, SuiteCheck
 from drd.errors import ConfigError, IntegrityError, QuestionError
 from drd.model import Answer, Cell, Difference, Finding, Question
 from drd.protocols import ScratchServer
+from drd.wording import when
 
 MAX_TEXT = 240
 MAX_NAMED = 5
@@ -149,7 +150,7 @@ class SuiteChecks:
         if check.newest:
             self.newest = newest if self.newest is None else max(newest, self.newest)
         age_s = (self._started_at - newest).total_seconds()
-        detail = f"the newest is of {newest:%Y-%m-%d %H:%M:%S} UTC, {age_s:.0f} s before the drill"
+        detail = f"the newest is of {when(newest)}, {age_s:.0f} s before the drill"
         if age_s <= limit:
             return Finding(check.name, "passed", f"{detail}; allowed {limit:g} s")
         return Finding(check.name, "failed", f"stale: {detail}", f"at most {limit:g} s old", f"{age_s:.0f} s old")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from html import escape
 
 from drd.drills.history import RecordedRun
 from drd.drills.phases import PHASES
 from drd.drills.report import DrillRun
 from drd.model import Finding
+from drd.wording import number, size, span, when
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--dim:#5a6676;--line:#d8dee6;--paper:#fff;--soft:#f4f6f9;
@@ -71,11 +71,11 @@ def _e(value: object) -> str:
 def _verdict(run: DrillRun) -> str:
     what = f"backup <code>{_e(run.backup)}</code>" if run.backup else "no backup"
     lines = [
-        f'<p class="dim">Restore drill {_e(run.drill)}, {_when(run.started_at)}</p>',
+        f'<p class="dim">Restore drill {_e(run.drill)}, {when(run.started_at)}</p>',
         f'<h1 class="{run.verdict}">{_MARKS[run.verdict]} {_WORDS[run.verdict]}: {_e(run.source)}</h1>',
         f"<p>{_sentence(run)}</p>",
-        f"<p>Restored: {what} ({_e(run.how)}), state as of {_when(run.recovery_point)}, "
-        f"{_size(run.plain_bytes)}, {'unknown' if run.rows is None else f'{run.rows:,}'} rows or keys"
+        f"<p>Restored: {what} ({_e(run.how)}), state as of {when(run.recovery_point, 'unknown')}, "
+        f"{size(run.plain_bytes)}, {number(run.rows, 'unknown')} rows or keys"
         + (f", on {len(run.chain)} ancestors" if run.chain else "")
         + ".</p>",
         "<table><tr><th></th><th>Found</th><th>Objective</th></tr>",
@@ -96,8 +96,8 @@ def _sentence(run: DrillRun) -> str:
 
 def _objective(name: str, found_s: float | None, limit_s: float | None, over: bool) -> str:  # noqa: FBT001 - private
     mark = "" if limit_s is None else (' class="warning"' if over else ' class="passed"')
-    limit = "none stated" if limit_s is None else f"{_span(limit_s)}{' — over' if over else ''}"
-    return f"<tr><td>{name}</td><td{mark}>{_span(found_s)}</td><td>{limit}</td></tr>"
+    limit = "none stated" if limit_s is None else f"{span(limit_s)}{' — over' if over else ''}"
+    return f"<tr><td>{name}</td><td{mark}>{span(found_s, 'unknown')}</td><td>{limit}</td></tr>"
 
 
 def _error(run: DrillRun) -> str:
@@ -112,16 +112,16 @@ def _timeline(run: DrillRun) -> str:
     """Draw each phase where it lay in the whole."""
     total = run.rto_s or 1.0
     scale = (_WIDTH - _LEFT - 110) / total
-    label = f"Phases of the drill, {_span(run.rto_s)} in all"
+    label = f"Phases of the drill, {span(run.rto_s)} in all"
     out = [f'<svg viewBox="0 0 {_WIDTH} {_ROW * len(PHASES) + 4}" role="img" aria-label="{_e(label)}">']
     x = float(_LEFT)
-    for number, name in enumerate(PHASES):
-        seconds, y = run.phases.get(name, 0.0), number * _ROW + 4
+    for row, name in enumerate(PHASES):
+        seconds, y = run.phases.get(name, 0.0), row * _ROW + 4
         width = max(1.5, seconds * scale)
         out.append(
             f'<text x="0" y="{y + 17}">{name}</text>'
             f'<rect x="{x:.1f}" y="{y + 2}" width="{width:.1f}" height="{_ROW - 10}" rx="2" fill="currentColor" '
-            f'opacity="0.55"/><text x="{x + width + 6:.1f}" y="{y + 17}">{_e(_span(seconds))}</text>'
+            f'opacity="0.55"/><text x="{x + width + 6:.1f}" y="{y + 17}">{_e(span(seconds))}</text>'
         )
         x += seconds * scale
     return f'<div class="drawing">{"".join(out)}</svg></div>'
@@ -130,7 +130,7 @@ def _timeline(run: DrillRun) -> str:
 def _evidence(run: DrillRun) -> str:
     rows = [
         f'<tr><td class="outcome {c.outcome}">{_MARKS[c.outcome]} {_WORDS[c.outcome]}</td><td>{_e(c.name)}</td>'
-        f'<td class="seen">{_e(c.detail)}{_expected(c)}</td><td class="time">{_e(_span(c.duration_s))}</td></tr>'
+        f'<td class="seen">{_e(c.detail)}{_expected(c)}</td><td class="time">{_e(span(c.duration_s))}</td></tr>'
         for c in run.checks
     ]
     if not rows:
@@ -171,28 +171,3 @@ def _repeat(run: DrillRun) -> str:
         name = "" if run.drill == "default" else f" {run.drill}"
         command = f"drd drill now{name} --backup {run.backup}"
     return f"<h2>How to repeat it</h2>\n<pre>{_e(command)}</pre>\n"
-
-
-def _when(moment: datetime | None) -> str:
-    return "unknown" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _span(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 120:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

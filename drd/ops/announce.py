@@ -12,6 +12,7 @@ from datetime import datetime
 from drd.errors import Cancelled, DrdError
 from drd.events import Event
 from drd.ops.backup import BackupReport, SourceReport
+from drd.wording import when
 
 BACKUP_FAILED = "DrdBackupFailed"
 BACKUP_SHRUNKEN = "DrdBackupShrunken"
@@ -45,7 +46,7 @@ def _of_source(report: SourceReport, at: datetime) -> Sequence[Event]:
     odd = [notice.message for notice in report.notices if notice.code in ODD_CODES]
     facts = {
         "backup": backup.id,
-        "description": f"Recovery point {backup.recovery_point:%Y-%m-%d %H:%M:%S} UTC.",
+        "description": f"Recovery point {when(backup.recovery_point)}.",
     }
     failed = Event(
         name=BACKUP_FAILED,
@@ -84,7 +85,7 @@ def _failed(source: str, engine: str, error: DrdError, at: datetime) -> Event:
         labels={"source": source, "engine": engine},
         annotations={
             "summary": f"the backup of {source} failed: {error.message}",
-            "description": f"At {at:%Y-%m-%d %H:%M:%S} UTC. Earlier backups are as they were.",
+            "description": f"At {when(at)}. Earlier backups are as they were.",
             "action": error.hint,
             "code": error.code,
         },

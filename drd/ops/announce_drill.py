@@ -20,6 +20,7 @@ from drd.drills.suite import Drill
 from drd.errors import LeaseError
 from drd.events import Event, Severity, clipped, one_line
 from drd.ops.drill import DrillReport
+from drd.wording import span, when
 
 DRILL_REPORT = "DrdDrillReport"
 DRILL_NOT_PASSED = "DrdDrillNotPassed"
@@ -135,7 +136,7 @@ def _report(summary: DrillSummary, run: str) -> Event:
     annotations = {
         "summary": _headline(summary),
         "description": _plain(summary, trials),
-        "drilled_at": f"{summary.at:%Y-%m-%d %H:%M:%S} UTC",
+        "drilled_at": when(summary.at),
         "error": summary.error,
         "action": _action(summary, trials),
     }
@@ -201,16 +202,16 @@ def _state_words(
     if bad is not None:
         return {
             "summary": f"drill {summary.drill} of {source} {_WORD[bad.verdict]}: {_cause(bad)}",
-            "description": f"Backup {bad.backup or 'none'} ({bad.how}), {summary.at:%Y-%m-%d %H:%M:%S} UTC.",
+            "description": f"Backup {bad.backup or 'none'} ({bad.how}), {when(summary.at)}.",
             "action": bad.hint or f"See the report: drd drill show {bad.run}",
         }
     if not trials:
         return {
             "summary": f"drill {summary.drill} of {source} could not be carried out: {summary.error}",
-            "description": f"At {summary.at:%Y-%m-%d %H:%M:%S} UTC.",
+            "description": f"At {when(summary.at)}.",
             "action": summary.hint,
         }
-    took = _span(max(trial.rto_s for trial in trials))
+    took = span(max(trial.rto_s for trial in trials))
     return {"summary": f"drill {summary.drill} of {source} passed: recovered in {took}"}
 
 
@@ -225,7 +226,7 @@ def _headline(summary: DrillSummary) -> str:
     slowest = max((trial.rto_s for trial in summary.trials), default=0.0)
     over = [name for name, missed in (("RTO", _over(summary, "rto")), ("RPO", _over(summary, "rpo"))) if missed]
     suffix = f", over its {' and '.join(over)} objective" if over else ""
-    return f"drill {summary.drill} {_WORD[summary.verdict]}: {count}, the slowest in {_span(slowest)}{suffix}"
+    return f"drill {summary.drill} {_WORD[summary.verdict]}: {count}, the slowest in {span(slowest)}{suffix}"
 
 
 def _over(summary: DrillSummary, which: Literal["rto", "rpo"]) -> bool:
@@ -253,7 +254,7 @@ def _shown(checks: Sequence[CheckLine]) -> tuple[Sequence[CheckLine], str]:
 
 def _plain(summary: DrillSummary, trials: Sequence[TrialSummary]) -> str:
     """Write the whole report as plain text of about 72 columns."""
-    lines = [f"Drill {summary.drill}, {summary.at:%Y-%m-%d %H:%M:%S} UTC: {_WORD[summary.verdict]}", ""]
+    lines = [f"Drill {summary.drill}, {when(summary.at)}: {_WORD[summary.verdict]}", ""]
     if summary.error:
         lines += [f"  {one_line(summary.error, _DETAIL_CHARACTERS)}", ""]
     for trial in trials:
@@ -292,8 +293,8 @@ def _row(*cells: str) -> str:
 
 
 def _measure(value_s: float | None, objective_s: float | None) -> str:
-    text = "unknown" if value_s is None else _span(value_s)
-    return text if objective_s is None else f"{text} of {_span(objective_s)}"
+    text = span(value_s, "unknown")
+    return text if objective_s is None else f"{text} of {span(objective_s)}"
 
 
 def _note(value_s: float | None, objective_s: float | None) -> str:
@@ -304,14 +305,3 @@ def _within(value_s: float | None, objective_s: float | None) -> Literal["ok", "
     if value_s is None or objective_s is None:
         return "free"
     return "over" if value_s > objective_s else "ok"
-
-
-def _span(seconds: float) -> str:
-    """Return a duration in the one or two units that matter."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    at = next(index for index, (_, length) in enumerate(units) if seconds >= length)
-    (unit, length), (smaller, small) = units[at], units[min(at + 1, 3)]
-    rest = int(seconds % length // small)
-    return f"{int(seconds // length)} {unit}" + (f" {rest} {smaller}" if rest else "")

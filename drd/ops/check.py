@@ -13,6 +13,7 @@ from drd.model import CheckItem
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import side_by_side
 from drd.repository.restores import Restores
+from drd.wording import when
 
 MAX_LOOK_S = 120.0
 """How long a server may take to answer all questions of a check."""
@@ -103,7 +104,7 @@ def _signing(ports: Ports) -> CheckItem:
         return CheckItem(name, "warning", text, f"set signing.public_keys, to which belongs {signing.public_key}")
     limit = signing.trust.accept_unsigned_before
     if limit is not None:
-        detail = f"on, and unsigned backups from before {limit:%Y-%m-%d %H:%M:%S} UTC count too"
+        detail = f"on, and unsigned backups from before {when(limit)} count too"
         return CheckItem(name, "warning", detail, "take signing.accept_unsigned_before out when none of them is needed")
     return CheckItem(name, "ok", f"on, {len(signing.trust.public_keys)} public key(s)")
 

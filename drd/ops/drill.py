@@ -26,6 +26,7 @@ from drd.protocols import ScratchRuntime
 from drd.repository import layout, lease
 from drd.repository.catalog import Entry
 from drd.repository.planning import Choice
+from drd.wording import when
 
 __all__ = ["Bind", "Bound", "DrillReport", "Request", "Tick", "drill", "runs_of"]
 
@@ -137,7 +138,7 @@ def _wanted(under: _Under) -> Sequence[tuple[str, str]]:
         entry = under.ports.catalog.entry(under.request.backup)
         return [(entry.source, f"backup {entry.id}")]
     if under.request.at is not None:
-        return [(source, f"at {under.request.at:%Y-%m-%d %H:%M:%S} UTC") for source in under.plan.sources]
+        return [(source, f"at {when(under.request.at)}") for source in under.plan.sources]
     return [(source, how) for source in under.plan.sources for how in under.plan.select]
 
 

@@ -16,6 +16,7 @@ from drd.model import FINGERPRINT_ARTIFACT, Artifact, Backup, EngineRunbook, Par
 from drd.protocols import Format
 from drd.repository import layout
 from drd.repository.references import needed_by
+from drd.wording import when
 
 _SHELL = Path(__file__).with_name("runbook.sh")
 _WHOLE_FOLDER = 4
@@ -119,7 +120,7 @@ def _title(
 ) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
     yield f"# Restore {backup.id} without drd: {backup.engine} {backup.engine_version}, source {backup.source},"
-    yield f"# state as of {backup.recovery_point:%Y-%m-%d %H:%M:%S} UTC, {backup.plain_bytes // _MIB} MiB once decoded."
+    yield f"# state as of {when(backup.recovery_point)}, {backup.plain_bytes // _MIB} MiB once decoded."
     yield from (f"# {line}" for line in _signature(backup, checked=signature_checked))
     if ancestors := sorted(needed_by(backup)):
         yield "# It is incremental: parts of it lie in the folders of earlier backups, which the store must still hold:"
@@ -158,7 +159,7 @@ def _values(
     return {
         "BACKUP": backup.id,
         "SOURCE": backup.source,
-        "RECOVERY_POINT": f"{backup.recovery_point:%Y-%m-%d %H:%M:%S} UTC",
+        "RECOVERY_POINT": when(backup.recovery_point),
         "ROWS": "" if backup.rows is None else str(backup.rows),
         "PROGRAMS": " ".join(_programs(backup, location, engine)),
         "NEEDED_MIB": str(_mib(needed_bytes(backup))),

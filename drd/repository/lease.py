@@ -31,6 +31,7 @@ from drd.protocols import Clock, Store
 from drd.repository import layout
 from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
 from drd.repository.holder import Holder, is_gone
+from drd.wording import when
 
 __all__ = ["Holder", "StoreLease", "acquire", "is_held"]
 
@@ -236,7 +237,7 @@ def _refuse_if_held(store: Store, name: str, info: ObjectInfo, *, ttl_s: float, 
         return
     raise LeaseError(
         f"another drd works on {name}: {state.holder.host}, process {state.holder.pid}, "
-        f"since {state.acquired_at:%Y-%m-%d %H:%M:%S} UTC",
+        f"since {when(state.acquired_at)}",
         subject=name,
         hint=f"wait for it; if it is dead, the lease is free after {state.expires_at + margin:%H:%M:%S} UTC",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Generic
 
 from drd.errors import IntegrityError, NoRecoveryPath
@@ -16,6 +16,7 @@ from drd.model import BackupHead
 from drd.repository.catalog import Content, Content_co, Entry, HeadEntry
 from drd.repository.layout import backup_time
 from drd.repository.signing import refusal
+from drd.wording import point
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,6 @@ def _refusal(entries: Sequence[HeadEntry], at: datetime, source: str) -> str:
     if window is None:
         damaged = f" ({len(entries)} cannot be used)" if entries else ""
         return f"{source} has no backup that can be restored{damaged}"
-    return f"{source} cannot be restored to {_utc(at)}: it is recoverable from {_utc(window[0])} to {_utc(window[1])}"
-
-
-def _utc(at: datetime) -> str:
-    """Return ``at`` rounded up to a second: asking for the printed time then reaches what it names."""
-    up = at.astimezone(UTC) + timedelta(microseconds=999_999)
-    return f"{up:%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        f"{source} cannot be restored to {point(at)}: it is recoverable from {point(window[0])} to {point(window[1])}"
+    )

@@ -20,6 +20,7 @@ from drd.errors import ConfigError, IntegrityError
 from drd.model import SIGNED_SCHEMA_VERSION, Backup, Secret, Signature
 from drd.repository.layout import backup_time
 from drd.repository.manifest import content_digest
+from drd.wording import when
 
 PUBLIC_KEY_PREFIX = "ed25519:"
 PUBLIC_KEY_BYTES = 32
@@ -163,15 +164,15 @@ def _doubt_of_unsigned(backup: Backup, trust: Trust, stored_at: Callable[[], dat
     limit = trust.accept_unsigned_before
     if limit is None:
         return "is not signed"
-    since = f"and unsigned ones count only from before {limit:%Y-%m-%d %H:%M:%S} UTC (signing.accept_unsigned_before)"
+    since = f"and unsigned ones count only from before {when(limit)} (signing.accept_unsigned_before)"
     if backup_time(backup.id) >= limit:
         return f"is not signed, {since}"
     if trust.encrypted and backup.encryption == "none":
         return "is neither signed nor encrypted, though both are configured"
     stored = stored_at()
     if stored is None or stored >= limit:  # an id can be made up by whoever writes it, the store's time cannot
-        when = "at an unknown time" if stored is None else f"at {stored:%Y-%m-%d %H:%M:%S} UTC"
-        return f"is not signed and was put into the store {when}, {since}"
+        put = when(stored, "an unknown time")
+        return f"is not signed and was put into the store at {put}, {since}"
     if trust.repository_id not in {None, backup.repository_id}:
         return f"is not signed, and of the repository {backup.repository_id}, not of {trust.repository_id}"
     return ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from drd.errors import ConfigError
+from drd.wording import when
 
 _FUTURE_SLACK = timedelta(minutes=1)  # clocks of the typist and of this host differ
 _ISO = re.compile(
@@ -55,7 +56,7 @@ def parse_time(text: str, now: datetime) -> ParsedTime:
         raise ConfigError(f"not a time: {text[:80]!r}", subject="--at", hint=_EXAMPLES)
     if parsed.at > now + _FUTURE_SLACK:
         taken = " (no zone was given: taken as UTC)" if parsed.naive else ""
-        asked, current = (f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" for at in (parsed.at, now))
+        asked, current = (when(at) for at in (parsed.at, now))
         raise ConfigError(
             f"{asked} is in the future{taken}; it is {current}",
             subject="--at",

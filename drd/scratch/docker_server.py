@@ -14,7 +14,7 @@ from drd.scratch.docker_engine import Client, Container, mapped
 from drd.scratch.docker_labels import KEPT, NAME, remove
 from drd.scratch.ready import last_words
 from drd.scratch.recipes.recipe import NotReady, Place, Recipe
-from drd.scratch.sizes import size
+from drd.wording import size
 
 _MEASURE_EVERY_S = 2.0
 

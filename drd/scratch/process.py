@@ -33,7 +33,8 @@ from drd.scratch.programs import Program, choose, programs
 from drd.scratch.ready import PortTaken, wait_ready
 from drd.scratch.recipes import RECIPES
 from drd.scratch.recipes.recipe import Place, Recipe
-from drd.scratch.sizes import size, without_room
+from drd.scratch.sizes import without_room
+from drd.wording import size
 
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _LOOPBACK = "127.0.0.1"

@@ -19,7 +19,7 @@ from drd.scratch.commands import bounded_output
 from drd.scratch.programs import Program
 from drd.scratch.ready import last_words
 from drd.scratch.recipes.recipe import Place, Recipe
-from drd.scratch.sizes import size
+from drd.wording import size
 
 _END_S = 30.0
 

@@ -1,20 +1,12 @@
-"""Sizes in words, and whether there is room."""
+"""Whether there is room for a scratch server."""
 
 from __future__ import annotations
 
 from drd.errors import ScratchError
 from drd.model import ScratchSpec
+from drd.wording import size
 
 _OVERHEAD_BYTES = 128 << 20  # an empty cluster, its logs and its WAL
-
-
-def size(count: float) -> str:
-    """Return a number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit in "KiB MiB" or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def without_room(spec: ScratchSpec, free_bytes: int, where: str) -> None:
