@@ -30,7 +30,9 @@ __all__ = [
     "SecretRef",
     "find_config_file",
     "load",
+    "load_text",
     "masked",
+    "read_text",
     "schema",
     "schema_text",
     "secret_from",
@@ -74,14 +76,25 @@ def load(path: Path | str, environ: Mapping[str, str] = os.environ, *, check_ref
     Raises one ConfigError that lists every problem: path, value (never a secret's), what is allowed.
     """
     path = Path(path)
+    return load_text(read_text(path), path, environ, check_references=check_references)
+
+
+def read_text(path: Path) -> str:
+    """Read a configuration file; raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}", hint="check --config and the file's rights"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
+
+
+def load_text(
+    text: str, path: Path, environ: Mapping[str, str] = os.environ, *, check_references: bool = False
+) -> Config:
+    """Do what :func:`load` does with a text that was read from ``path`` before: for a job of the daemon."""
     data, problems = parse_yaml(text, str(path))
     origins, more = overlay(data, environ)
     problems += more

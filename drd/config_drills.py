@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
+from drd.config_timing import TimedSection
 from drd.config_values import Count, Duration, FilePath, Section, Size, Text, refuse, size_between
 from drd.drills.suite import Budgets, Drill, Limits, Objectives, Selection, Suite
 from drd.model import EngineKind
 
 MIB, GIB = 1 << 20, 1 << 30
 RuntimeName: TypeAlias = Literal["auto", "process", "docker"]
-_DAEMON = "schedules are the daemon's, which is not in this release; remove it, and run drd drill now from cron"
 
 
 class ObjectivesConfig(Section):
@@ -75,7 +75,7 @@ class ScratchConfig(Section):
     docker: DockerConfig = Field(default_factory=DockerConfig, description="Scratch servers in containers.")
 
 
-class DrillConfig(Section):
+class DrillConfig(TimedSection):
     """One drill: restores backups into throw-away servers, reads everything back, and keeps a report."""
 
     suite: FilePath | None = Field(
@@ -94,12 +94,10 @@ class DrillConfig(Section):
     budgets: BudgetsConfig = Field(default_factory=BudgetsConfig, description="What a run may use.")
     limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds of a scratch server.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_schedule(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            refuse({key: _DAEMON for key in ("cron", "interval") if key in value})
-        return value
+    @model_validator(mode="after")
+    def _timing_fits_together(self) -> DrillConfig:
+        refuse(self._timing_problems())
+        return self
 
     def drill(self, name: str, sources: tuple[str, ...], suite: Suite) -> Drill:
         """Return the drill as operations take it."""

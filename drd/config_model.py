@@ -1,7 +1,7 @@
 """The shape of a drd configuration: every key, its default, its range and what it does.
 
 The descriptions feed the JSON Schema and are mirrored in ``config/drd.example.yaml``. To add a section: write its
-model, name it in :class:`Config`, and take its name out of :data:`LATER`.
+model and name it in :class:`Config`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from drd.config_alertmanager import AlertmanagerConfig
 from drd.config_chains import IncrementalConfig
+from drd.config_daemon import DaemonConfig, ScheduleConfig
 from drd.config_drills import DrillConfig, ScratchConfig
 from drd.config_retention import OddnessConfig, RetentionConfig
 from drd.config_sources import SourceConfig
@@ -49,9 +50,6 @@ from drd.repository.signing import is_public_key
 
 MIB = 1 << 20
 _BUCKET_PATTERN = r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"
-
-#: Sections of the design that this release does not have; naming one is refused by name.
-LATER = ("schedules", "daemon")
 
 
 def _prefix(value: str) -> str:
@@ -319,6 +317,10 @@ class Config(Section):
         description="The databases, each under a name that also names its folder in the store.",
         json_schema_extra={"propertyNames": {"pattern": f"^{SOURCE_NAME_PATTERN}$"}},
     )
+    schedules: dict[SourceName, ScheduleConfig] = Field(
+        default_factory=dict,
+        description="What drd daemon does again and again: backups, prune, verify. Drills have their times themselves.",
+    )
     drills: dict[SourceName, DrillConfig] = Field(
         default_factory=dict, description="Restore drills, each under a name that also names its folder in the store."
     )
@@ -330,7 +332,22 @@ class Config(Section):
         default=None, description="Who is told how backups and drills went. Default: nobody."
     )
 
+    daemon: DaemonConfig = Field(default_factory=DaemonConfig, description="The daemon itself.")
+
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _schedules_name_sources(self) -> Config:
+        allowed = f"allowed: {', '.join(self.sources) or 'none, as no source is configured'}"
+        refuse(
+            {
+                f"schedules.{name}.sources": f"no source is called {source}; {allowed}"
+                for name, schedule in self.schedules.items()
+                for source in schedule.sources
+                if source not in self.sources
+            }
+        )
+        return self
 
     @model_validator(mode="after")
     def _lock_has_a_length(self) -> Config:

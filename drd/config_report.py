@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from drd.config_model import LATER, Config
+from drd.config_model import Config
 from drd.config_urls import mask_url
 
 _SHOWN_CHARACTERS = 60
@@ -116,8 +116,6 @@ def _tags(place: _Place) -> str:
 
 
 def _unknown_key(place: _Place) -> str:
-    if place.path in LATER:
-        return "not in this release; remove it"
     known = sorted(place.model.model_fields)
     close = difflib.get_close_matches(place.key.lower().replace("-", "_"), known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; allowed: {', '.join(known)}"

@@ -42,7 +42,7 @@ def test_unknown_source(site: Site) -> None:
         ("stor: {}", "stor: unknown key", "did you mean store?"),
         ("pipeline: {levle: 3}", "pipeline.levle: unknown key", "did you mean level?"),
         ("pipeline: {level: 99}", "pipeline.level: got 99", "at most 19"),
-        ("schedules: {}", "schedules: ", "not in this release"),
+        ("schedules: {s: {cron: '61 * * * *'}}", "schedules.s.cron: got '61 * * * *'", "0 to 59"),
     ],
 )
 def test_wrong_keys(site: Site, wrong: str, path: str, suggestion: str) -> None:

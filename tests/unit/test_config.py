@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from drd.config import find_config_file, load, masked, secret_from, secret_refs
-from drd.config_model import LATER
 from drd.errors import ConfigError
 
 RECIPIENT = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
@@ -108,12 +107,6 @@ def test_text_that_yaml_1_1_would_twist_stays_text(write):
         write(source('{type: redis, url: "redis://h", labels: {a: no, b: on, c: 12:30:00, d: 2026-11-22, e: 007}}')), {}
     )
     assert set(config.sources["src"].labels.values()) == {"no", "on", "12:30:00", "2026-11-22", "007"}
-
-
-@pytest.mark.parametrize("section", LATER)
-def test_sections_of_later_releases_are_refused_by_name(refused, section):
-    """A key that would do nothing is an error that says so."""
-    assert f"{section}: not in this release; remove it" in refused(f"{STORE}{section}: {{}}")
 
 
 @pytest.mark.parametrize("method", ["physical", "both"])
@@ -390,3 +383,39 @@ def test_no_file_at_all_names_every_place(tmp_path, monkeypatch):
         find_config_file(None, {})
     for place in ("--config", "$DRD_CONFIG", "./drd.yaml", "etc/drd.yaml"):
         assert place in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "allowed"),
+    [
+        ("cron: '0 * * * *', interval: 1h", "schedules.s.interval", "one of them"),
+        ("do: backup", "schedules.s.cron", "required: cron or interval"),
+        ("cron: '0 0 31 2 *'", "schedules.s.cron", "this one never comes"),
+        ("cron: '0 0 * * 8'", "schedules.s.cron", "weekday '8': allowed: 0 to 7"),
+        ("interval: 1h, time_zone: UTC", "schedules.s.time_zone", "no effect without cron"),
+        ("cron: '@daily', time_zone: ../etc", "schedules.s.time_zone", "name of a time zone"),
+        ("cron: '@daily', sample: 5%", "schedules.s.sample", "no effect with do: backup"),
+        ("cron: '@daily', do: verify, sample: 5 apples", "schedules.s.sample", "a share such as 5%"),
+        ("cron: '@daily', sources: [other]", "schedules.s.sources", "no source is called other"),
+    ],
+)
+def test_schedules_that_would_not_do_what_they_say_are_refused(refused, keys, path, allowed):
+    """A schedule that never fires, or a key without an effect, is an error with its path."""
+    message = refused(f"{STORE}schedules: {{s: {{{keys}}}}}")
+    assert f"{path}: " in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        ("listen: localhost", "daemon.listen"),
+        ("listen: 'unix:/run/drd.sock', tls: {cert_file: c, key_file: k}", "daemon.tls"),
+        ("retry: {first: 2h}", "daemon.retry.longest"),
+        ("textfile: /tmp/drd.txt", "daemon.textfile"),
+        ("lease: 0.1s", "daemon.lease"),
+    ],
+)
+def test_a_daemon_that_cannot_be_is_refused(refused, keys, path):
+    """Keys of the daemon that contradict each other or cannot be are errors with their path."""
+    assert f"{path}: " in refused(f"{STORE}daemon: {{{keys}}}")

@@ -61,10 +61,11 @@ def written_paths(data: dict[str, Any]) -> set[str]:
                 found |= below(item, f"{prefix}{name}{kind}.")
         return found
 
-    by_name = ("sources", "drills")
+    by_name = ("sources", "drills", "schedules")
     found = below({k: v for k, v in data.items() if k not in by_name}, "") | set(by_name)
-    for value in data["drills"].values():
-        found |= below(value, "drills.")
+    for name in ("drills", "schedules"):
+        for value in data[name].values():
+            found |= below(value, f"{name}.")
     for value in data["sources"].values():
         found |= below(value, f"sources({value['type']}).")
     return found
