@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
+from typing import TypeAlias
 
 from drd.drills import report
 from drd.drills.report import DrillRun
@@ -16,6 +18,9 @@ from drd.repository.signing import Signing
 _READERS = 8
 _MAX_BYTES = 4 << 20
 _SIGNATURE_ENDING = ".sig"
+
+Place: TypeAlias = tuple[str, str]
+"""Where a run is: its drill and its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,19 @@ class History:
 
     def newest_first(self, drill: str | None = None) -> Iterator[RecordedRun]:
         """Yield the runs of one drill or of all, newest first; read as they are asked for, a few ahead."""
-        places = sorted(self._places(drill), key=lambda place: (place[1], place[0]), reverse=True)
+        return self.read_all(self.places(drill))
+
+    def places(self, drill: str | None = None, *, day: date | None = None) -> list[Place]:
+        """Return drill and id of each run there is, newest first; of one drill, ``day`` (UTC) lists that day's alone.
+
+        Without a ``drill`` those of all are listed.
+        """
+        prefix = layout.drills_prefix() if drill is None else layout.drill_prefix(drill, day)
+        places = (layout.drill_of_key(info.key) for info in self._store.list(prefix))
+        return sorted((place for place in places if place is not None), key=lambda p: (p[1], p[0]), reverse=True)
+
+    def read_all(self, places: Sequence[Place]) -> Iterator[RecordedRun]:
+        """Yield the runs at ``places``, in that order, as they are asked for, a few ahead; not those that are gone."""
         with ThreadPoolExecutor(_READERS, thread_name_prefix="drd-history") as pool:
             for start in range(0, len(places), _READERS):
                 found = pool.map(lambda place: self._read(*place), places[start : start + _READERS])
@@ -61,7 +78,7 @@ class History:
 
     def find(self, run_id: str) -> RecordedRun:
         """Find a run by its id, or by a beginning or end of it that only one has; raises NoSuchBackup."""
-        places = self._places(None)
+        places = self.places()
         exact = [place for place in places if place[1] == run_id]
         close = [p for p in places if len(run_id) >= 4 and (p[1].startswith(run_id) or p[1].endswith(run_id))]
         matching = exact or close
@@ -82,7 +99,7 @@ class History:
             and found.run.source == source
             and found.run.verdict == "passed"
             and found.run.backup is not None
-            and self._is_believed(found)
+            and self.is_believed(found)
         }
 
     def last_of(self, sources: Iterable[str]) -> dict[str, DrillRun]:
@@ -99,13 +116,9 @@ class History:
                     break
         return out
 
-    def _is_believed(self, found: RecordedRun) -> bool:
+    def is_believed(self, found: RecordedRun) -> bool:
+        """Whether a report is proof: signed by a trusted key, where there are any."""
         return self._signing.trust is None or found.signer in self._signing.trust.public_keys
-
-    def _places(self, drill: str | None) -> list[tuple[str, str]]:
-        prefix = layout.drills_prefix() if drill is None else f"{layout.drills_prefix()}{drill}/"
-        places = (layout.drill_of_key(info.key) for info in self._store.list(prefix))
-        return [place for place in places if place is not None]
 
     def _read(self, drill: str, run_id: str) -> RecordedRun | None:
         key = layout.drill_key(drill, run_id)

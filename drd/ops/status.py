@@ -13,9 +13,10 @@ from drd.ops.choosing import choose_whole
 from drd.ops.coverage import Coverage, coverage
 from drd.ops.ports import Ports
 from drd.ops.presence import why_no_repository
+from drd.repository.catalog import Survey
 from drd.repository.planning import broken_chain
 
-_CLOCK_SLACK = timedelta(minutes=1)  # as for the time of a restore
+CLOCK_SLACK = timedelta(minutes=1)  # as for the time of a restore
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,61 @@ class StatusReport:
         return max(points) if self.recoverable_to is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What lies in the store of one source. ``good`` backups can be restored, by their manifests; oldest point first.
+
+    ``newest`` is the one that a restore would use at the time of the look; its manifest, and its ancestors', were read
+    whole. ``damaged``, ``untrusted`` and ``unfinished`` are counts as in :class:`SourceStatus`.
+    """
+
+    good: tuple[BackupHead, ...]
+    newest: BackupHead | None
+    damaged: int
+    untrusted: int
+    unfinished: int
+    coverage: Coverage
+
+
+def look_at(ports: Ports, source: str, survey: Survey, now: datetime) -> Look:
+    """Judge what a survey of a source found; reads the newest backup whole. Raises store errors."""
+    # The one that would be restored is read whole: nobody shall hear "yes" because nobody looked.
+    entries, choice = choose_whole(ports.catalog, survey.entries, now + CLOCK_SLACK, source)
+    by_id = {entry.id: entry.backup for entry in entries if entry.backup}
+    sound = (backup for backup in by_id.values() if not broken_chain(backup, by_id))
+    good = tuple(sorted(sound, key=lambda b: b.recovery_point))
+    return Look(
+        good=good,
+        newest=choice.backup if choice else None,
+        damaged=sum(entry.distrusted is None for entry in entries) - len(good),
+        untrusted=sum(entry.distrusted is not None for entry in entries),
+        unfinished=len(survey.unfinished),
+        coverage=coverage(ports, source, good),
+    )
+
+
+def status_of(
+    source: str, look: Look, now: datetime, *, configured: bool, rpo_s: float | None, last_drill: DrillRun | None
+) -> SourceStatus:
+    """Say what a look means at ``now``."""
+    newest = look.newest
+    return SourceStatus(
+        source=source,
+        configured=configured,
+        backups=len(look.good),
+        damaged=look.damaged,
+        newest=newest,
+        oldest=look.good[0] if look.good else None,
+        age_s=(now - newest.recovery_point).total_seconds() if newest else None,
+        rpo_s=rpo_s,
+        unfinished=look.unfinished,
+        from_future=sum(b.recovery_point > now + CLOCK_SLACK for b in look.good),
+        coverage=look.coverage,
+        untrusted=look.untrusted,
+        last_drill=last_drill,
+    )
+
+
 def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> StatusReport:
     """Say per source what could be recovered. ``configured``: names with their RPO in seconds, or None."""
     now = ports.now()
@@ -90,30 +146,9 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
     drills = History(ports.store, ports.catalog.signing).last_of(names)
     out: list[SourceStatus] = []
     for name in names:
-        survey = ports.catalog.survey(name)
-        # The one that would be restored is read whole: nobody shall hear "yes" because nobody looked.
-        entries, choice = choose_whole(ports.catalog, survey.entries, now + _CLOCK_SLACK, name)
-        newest = choice.backup if choice else None
-        by_id = {entry.id: entry.backup for entry in entries if entry.backup}
-        sound = (backup for backup in by_id.values() if not broken_chain(backup, by_id))
-        good = sorted(sound, key=lambda b: b.recovery_point)
-        out.append(
-            SourceStatus(
-                source=name,
-                configured=name in rpo_of,
-                backups=len(good),
-                damaged=sum(entry.distrusted is None for entry in entries) - len(good),
-                newest=newest,
-                oldest=good[0] if good else None,
-                age_s=(now - newest.recovery_point).total_seconds() if newest else None,
-                rpo_s=rpo_of.get(name),
-                unfinished=len(survey.unfinished),
-                from_future=sum(b.recovery_point > now + _CLOCK_SLACK for b in good),
-                coverage=coverage(ports, name, good),
-                untrusted=sum(entry.distrusted is not None for entry in entries),
-                last_drill=drills.get(name),
-            )
-        )
+        look = look_at(ports, name, ports.catalog.survey(name), now)
+        known, last = name in rpo_of, drills.get(name)
+        out.append(status_of(name, look, now, configured=known, rpo_s=rpo_of.get(name), last_drill=last))
     absent = None if any(item.backups for item in out) else why_no_repository(ports)
     notices = (Notice("no-repository", f"{absent.message}; {absent.hint}"),) if absent else ()
     return StatusReport(now, tuple(out), notices)

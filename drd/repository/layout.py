@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 
 from drd.errors import ConfigError, IntegrityError
@@ -177,6 +177,14 @@ def verified_key(source: str) -> str:
 def drills_prefix() -> str:
     """Prefix below which each drill has a folder of its runs."""
     return "drills/"
+
+
+def drill_prefix(drill: str, day: date | None = None) -> str:
+    """Prefix of the runs of a drill, or of those that began on a day (UTC): their ids begin with it."""
+    if not is_source_name(drill):
+        msg = f"not a usable name of a drill: {drill!r}"
+        raise ConfigError(msg, hint="use a-z, 0-9, dot, dash and underscore, at most 63 characters")
+    return f"drills/{drill}/{'' if day is None else f'{day:%Y%m%d}T'}"
 
 
 def drill_key(drill: str, run_id: str) -> str:

@@ -1,0 +1,152 @@
+"""What the store holds of each source, kept in memory and brought up to date a few sources at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from drd.errors import Cancelled, DrdError
+from drd.model import BackupHead, Notice
+from drd.ops.coverage import coverage
+from drd.ops.ports import Ports
+from drd.ops.status import CLOCK_SLACK, Look, look_at
+from drd.repository.catalog import Entry, HeadEntry, Survey
+
+_AT_ONCE = 4
+_LOOKED_WHOLE_EVERY = timedelta(hours=1)
+"""How often the newest backup is read whole again, though nothing has changed."""
+_SURVEYED_EVERY = timedelta(days=1)
+"""How often every manifest is read again: one that was damaged since must not count for ever."""
+_HEAD_FIELDS = tuple(item.name for item in fields(BackupHead))
+
+
+@dataclass
+class _Known:
+    """One source. ``ids`` are the folders there were; ``problem`` is why it could not be read, or empty."""
+
+    ids: tuple[str, ...] = ()
+    survey: Survey = field(default_factory=lambda: Survey((), ()))
+    look: Look | None = None
+    seen_at: datetime | None = None
+    looked_at: datetime | None = None
+    surveyed_at: datetime | None = None
+    problem: str = ""
+
+
+@dataclass
+class WarmSources:
+    """What is known of every source; used by one thread at a time.
+
+    Of each backup the numbers are kept, of the newest of a source all of its head: 10,000 backups take some megabytes.
+    """
+
+    _known: dict[str, _Known] = field(default_factory=dict)
+
+    def refresh(
+        self, ports: Ports, configured: Sequence[str], asked: Collection[str], *, limit: int, whole: bool
+    ) -> None:
+        """Look at the sources ``asked`` for, at those never seen, and at the longest unseen up to ``limit`` in all.
+
+        With ``whole`` nothing that was known of those asked for is believed: after a prune some stores go on listing
+        what is gone. A source that alone cannot be read (a right that is missing) keeps what was known, with a notice.
+        Raises what concerns all: a store that is away, a repository of a newer drd, Cancelled; what was read until
+        then is kept.
+        """
+        there = [*dict.fromkeys((*configured, *ports.catalog.sources()))]
+        self._known = {name: self._known.get(name) or _Known() for name in there}
+        turn = dict.fromkeys(name for name in there if name in asked or self._known[name].seen_at is None)
+        for name in sorted(there, key=lambda name: _never_first(self._known[name].seen_at)):
+            if len(turn) >= limit:
+                break
+            turn[name] = None
+        if whole:
+            for name in turn:
+                if name in asked:
+                    self._known[name].surveyed_at = None
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="drd-overview") as pool:
+            for _ in pool.map(lambda name: self._look(ports, name), turn):
+                pass
+
+    def looks(self) -> dict[str, Look | None]:
+        """Return what is known, by source: configured ones first. None for one that could not be read so far."""
+        return {name: known.look for name, known in self._known.items()}
+
+    def notices(self) -> tuple[Notice, ...]:
+        """Say which sources could not be read."""
+        wrong = [(name, known.problem) for name, known in self._known.items() if known.problem]
+        return tuple(Notice("source-unreadable", f"{name} cannot be looked at: {why}") for name, why in wrong)
+
+    def _look(self, ports: Ports, name: str) -> None:
+        known = self._known[name]
+        ports.cancel.raise_if_cancelled()
+        now = ports.now()
+        try:
+            self._update(ports, name, known, now)
+        except DrdError as error:
+            if error.retryable or isinstance(error, Cancelled):
+                raise
+            known.problem = error.message
+        else:
+            known.problem = ""
+        known.seen_at = now
+
+    def _update(self, ports: Ports, name: str, known: _Known, now: datetime) -> None:
+        ids = tuple(ports.catalog.ids(name))
+        look, due = known.look, _is_due(known.surveyed_at, _SURVEYED_EVERY, now)
+        # What is unfinished or damaged may be well by now, and what comes from the future be of the past.
+        doubtful = look is None or look.unfinished or look.damaged or any(_is_ahead(head, now) for head in look.good)
+        if due or doubtful or ids != known.ids:
+            known.survey = _slim(ports.catalog.survey(name))
+            known.ids = ids
+            known.surveyed_at = now if due else known.surveyed_at
+        elif look is not None and not _is_due(known.looked_at, _LOOKED_WHOLE_EVERY, now):
+            known.look = replace(look, coverage=coverage(ports, name, look.good))
+            return
+        known.look = _without_parts(look_at(ports, name, known.survey, now))
+        known.looked_at = now
+
+
+def _never_first(at: datetime | None) -> tuple[bool, str]:
+    return (at is not None, "" if at is None else at.isoformat())
+
+
+def _is_due(since: datetime | None, every: timedelta, now: datetime) -> bool:
+    return since is None or not timedelta(0) <= now - since < every
+
+
+def _is_ahead(head: BackupHead, now: datetime) -> bool:
+    return head.recovery_point > now + CLOCK_SLACK
+
+
+def _without_parts(look: Look) -> Look:
+    newest = look.newest and BackupHead(**{name: getattr(look.newest, name) for name in _HEAD_FIELDS})
+    return replace(look, newest=newest)
+
+
+def _slim(survey: Survey) -> Survey:
+    """Forget of every backup what nobody asks for, unless it is the newest."""
+    return replace(survey, entries=tuple(_slim_entry(entry) for entry in survey.entries))
+
+
+def _slim_entry(entry: HeadEntry) -> HeadEntry:
+    backup, distrusted = entry.backup, entry.distrusted
+    return Entry(
+        entry.source,
+        entry.id,
+        backup and _slim_head(backup),
+        entry.problem,
+        distrusted and _slim_head(distrusted),
+    )
+
+
+def _slim_head(head: BackupHead) -> BackupHead:
+    values = {name: getattr(head, name) for name in _HEAD_FIELDS}
+    words = {name: sys.intern(value) for name, value in values.items() if type(value) is str}
+    return BackupHead(**{**values, **words, **_FORGOTTEN})
+
+
+_FORGOTTEN: dict[str, Any] = {"recipients": (), "tools": {}, "labels": {}, "facts": {}, "signature": None}
