@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -26,9 +26,8 @@ _HEAD_FIELDS = tuple(item.name for item in fields(BackupHead))
 
 @dataclass
 class _Known:
-    """One source. ``ids`` are the folders there were; ``problem`` is why it could not be read, or empty."""
+    """One source; ``problem`` is why it could not be read, or empty."""
 
-    ids: tuple[str, ...] = ()
     survey: Survey = field(default_factory=lambda: Survey((), ()))
     look: Look | None = None
     seen_at: datetime | None = None
@@ -95,19 +94,19 @@ class WarmSources:
         known.seen_at = now
 
     def _update(self, ports: Ports, name: str, known: _Known, now: datetime) -> None:
-        ids = tuple(ports.catalog.ids(name))
-        look, due = known.look, _is_due(known.surveyed_at, _SURVEYED_EVERY, now)
-        # What is unfinished or damaged may be well by now, and what comes from the future be of the past.
-        doubtful = look is None or look.unfinished or look.damaged or any(_is_ahead(head, now) for head in look.good)
-        if due or doubtful or ids != known.ids:
-            known.survey = _slim(ports.catalog.survey(name))
-            known.ids = ids
-            known.surveyed_at = now if due else known.surveyed_at
-        elif look is not None and not _is_due(known.looked_at, _LOOKED_WHOLE_EVERY, now):
+        before = {entry.id: entry for entry in known.survey.entries}
+        due = _is_due(known.surveyed_at, _SURVEYED_EVERY, now)
+        survey = _slim(ports.catalog.refresh(name, {} if due else before), before)
+        if due:
+            known.surveyed_at = now
+        look, same = known.look, survey == known.survey
+        known.survey = survey
+        # What comes from the future may be of the past by now.
+        if look is None or not same or _is_due(known.looked_at, _LOOKED_WHOLE_EVERY, now) or _is_ahead(look, now):
+            known.look = _without_parts(look_at(ports, name, survey, now))
+            known.looked_at = now
+        else:
             known.look = replace(look, coverage=coverage(ports, name, look.good))
-            return
-        known.look = _without_parts(look_at(ports, name, known.survey, now))
-        known.looked_at = now
 
 
 def _never_first(at: datetime | None) -> tuple[bool, str]:
@@ -118,8 +117,8 @@ def _is_due(since: datetime | None, every: timedelta, now: datetime) -> bool:
     return since is None or not timedelta(0) <= now - since < every
 
 
-def _is_ahead(head: BackupHead, now: datetime) -> bool:
-    return head.recovery_point > now + CLOCK_SLACK
+def _is_ahead(look: Look, now: datetime) -> bool:
+    return bool(look.good) and look.good[-1].recovery_point > now + CLOCK_SLACK
 
 
 def _without_parts(look: Look) -> Look:
@@ -127,9 +126,10 @@ def _without_parts(look: Look) -> Look:
     return replace(look, newest=newest)
 
 
-def _slim(survey: Survey) -> Survey:
-    """Forget of every backup what nobody asks for, unless it is the newest."""
-    return replace(survey, entries=tuple(_slim_entry(entry) for entry in survey.entries))
+def _slim(survey: Survey, before: Mapping[str, HeadEntry]) -> Survey:
+    """Forget of every backup what nobody asks for, unless it is the newest; those known ``before`` stay as they are."""
+    entries = tuple(known if (known := before.get(e.id)) is e else _slim_entry(e) for e in survey.entries)
+    return replace(survey, entries=entries)
 
 
 def _slim_entry(entry: HeadEntry) -> HeadEntry:
