@@ -61,6 +61,10 @@ class DrdError(Exception):
         self.subject = self.subject or subject
         return self
 
+    def add_hint(self, text: str) -> None:
+        """Put ``text`` behind the hint there is, or in the place of none."""
+        self.hint = f"{self.hint}; {text}" if self.hint else text
+
     def __str__(self) -> str:
         return self.message
 

@@ -239,7 +239,7 @@ def _undo(ports: Ports, source: str, backup_id: str, error: BaseException) -> No
         ports.catalog.discard(source, backup_id)
         if locked_until is not None and isinstance(error, DrdError):
             held = f"what was uploaded is hidden, and takes space until {locked_until:%Y-%m-%d %H:%M} UTC (object lock)"
-            error.hint = f"{error.hint}; {held}" if error.hint else held
+            error.add_hint(held)
     except IntegrityError:  # the manifest was stored although its put reported an error
         if isinstance(error, DrdError):
             error.hint = f"the manifest of {backup_id} was stored all the same: verify it with drd verify {backup_id}"
@@ -248,7 +248,7 @@ def _undo(ports: Ports, source: str, backup_id: str, error: BaseException) -> No
             later = "what was uploaded is not a backup and will be swept by the next run that may"
             if locked_until is not None:
                 later += f" after {locked_until:%Y-%m-%d %H:%M} UTC, when its object lock ends"
-            error.hint = f"{error.hint}; {later}" if error.hint else later
+            error.add_hint(later)
 
 
 def _write_fingerprint(sink: ArtifactSink, result: DumpResult) -> None:

@@ -267,22 +267,16 @@ class _Run:
             if found.replaced and self._record.kept:  # read back wrongly, or not at all: what was there is a backup
                 _load(self._ports, self._item.into, self._record.id, self._record.kept, lambda _engine: None)
                 found = Recovered(replaced=False)
-            if found.replaced:
-                self._add_hint(
-                    error, f"its data is in place all the same; to go back: drd restore undo {self._record.id}"
-                )
+            if found.replaced and isinstance(error, DrdError):
+                error.add_hint(f"its data is in place all the same; to go back: drd restore undo {self._record.id}")
             self._enter("replaced" if found.replaced else "failed")
             if self._record.kept and not found.replaced:
                 Pins(self._ports.store).unpin(self._item.source, self._record.kept)
         except (DrdError, Cancelled) as failure:
-            self._add_hint(
-                error,
-                f"what it made could not all be removed ({failure.message}); run drd restore undo {self._record.id}",
-            )
-
-    def _add_hint(self, error: BaseException, text: str) -> None:
-        if isinstance(error, DrdError):
-            error.hint = f"{error.hint}; {text}" if error.hint else text
+            if isinstance(error, DrdError):
+                error.add_hint(
+                    f"what it made could not all be removed ({failure.message}); run drd restore undo {self._record.id}"
+                )
 
     def _enter(self, phase: Phase, *, kept: str | None = None) -> None:
         self._record = self._record.now(phase, self._ports.now(), kept=kept)

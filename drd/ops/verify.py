@@ -130,7 +130,7 @@ def _select(ports: Ports, wanted: Sequence[str]) -> dict[str, set[str] | None]:
         try:
             entry = ports.catalog.entry(name)
         except NoSuchBackup as error:
-            error.hint = f"{error.hint}; sources there: {', '.join(known) or 'none'}"
+            error.add_hint(f"sources there: {', '.join(known) or 'none'}")
             raise
         if (ids := out.setdefault(entry.source, set())) is not None:
             ids.add(entry.id)

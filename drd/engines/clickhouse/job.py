@@ -73,7 +73,7 @@ def run_job(server: Server, statement: str, job_id: str, settings: dict[str, Any
         watch.refuse()
         left = kill_job(server, job_id)
         if left and isinstance(error, DrdError):
-            error.hint = f"{error.hint}; {left}" if error.hint else left
+            error.add_hint(left)
         raise
 
 

@@ -167,7 +167,7 @@ def restore(
                     unfinished.set_comment(server, name, comment)
             except BaseException as error:
                 if (left := _undo(work, before)) and isinstance(error, DrdError):
-                    error.hint = f"{error.hint}; {left}" if error.hint else left
+                    error.add_hint(left)
                 raise
         return RestoreResult((*taken_back, *unmarked, *result.notices)), restored
 
