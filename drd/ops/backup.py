@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -32,7 +32,6 @@ from drd.ops.oddness import mark_oddness
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
 from drd.protocols import ArtifactSink, Lease, WorkContext
-from drd.repository import lease as leases
 from drd.repository.layout import new_backup_id
 from drd.repository.writing import PartSink
 
@@ -180,19 +179,9 @@ def _publish(ports: Ports, lease: Lease, backup: Backup) -> Backup:
     return published
 
 
-@contextmanager
-def hold_lease(ports: Ports, name: str) -> Iterator[Lease]:
+def hold_lease(ports: Ports, name: str) -> AbstractContextManager[Lease]:
     """Hold the right to add and remove backups of a source; raises :class:`~drd.errors.LeaseError` when it is taken."""
-    with leases.acquire(
-        ports.store,
-        f"source-{name}",
-        ttl_s=ports.tuning.lease_ttl_s,
-        now=ports.now,
-        monotonic=ports.monotonic,
-        holder=ports.holder,
-        cancel=ports.cancel,
-    ) as lease:
-        yield lease
+    return ports.lease(f"source-{name}")
 
 
 def _part_sink(ports: Ports, ctx: WorkContext, basis: Basis, share: int) -> PartSink:

@@ -23,7 +23,7 @@ from drd.ops.failures import of_source
 from drd.ops.ports import Ports
 from drd.ops.trial import Bind, Bound, Trial
 from drd.protocols import ScratchRuntime
-from drd.repository import layout, lease
+from drd.repository import layout
 from drd.repository.catalog import Entry
 from drd.repository.planning import Choice
 from drd.wording import when
@@ -97,15 +97,7 @@ def drill(
     runs: list[DrillRun] = []
     connect: list[tuple[str, tuple[str, ...]]] = []
     try:
-        with lease.acquire(
-            ports.store,
-            f"drill-{plan.name}",
-            ttl_s=ports.tuning.lease_ttl_s,
-            now=ports.now,
-            monotonic=ports.monotonic,
-            holder=ports.holder,
-            cancel=ports.cancel,
-        ):
+        with ports.lease(f"drill-{plan.name}"):
             unrecorded = _runs(under, runs, connect)
     except DrdError as error:
         if ports.cancel.cancelled:

@@ -19,7 +19,7 @@ from drd.protocols import Ancestor, ArtifactReader, Clock, Engine, Format, Repla
 from drd.repository import layout
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
-from drd.repository.lease import Holder
+from drd.repository.lease import Holder, StoreLease, acquire
 from drd.repository.reading import PartReader
 from drd.repository.repository import Repository
 
@@ -104,6 +104,18 @@ class Ports:
             workers=self.tuning.workers,
             memory_limit_bytes=max(self.tuning.memory_limit_bytes // share, self.tuning.part_size_bytes),
             cancel=cancel or self.cancel,
+        )
+
+    def lease(self, name: str) -> StoreLease:
+        """Take the lease called ``name``, to be used as a context manager, as :func:`drd.repository.lease.acquire`."""
+        return acquire(
+            self.store,
+            name,
+            ttl_s=self.tuning.lease_ttl_s,
+            now=self.now,
+            monotonic=self.monotonic,
+            holder=self.holder,
+            cancel=self.cancel,
         )
 
     @contextmanager
