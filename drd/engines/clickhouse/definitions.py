@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from drd.engines.clickhouse.client import Server
 from drd.engines.clickhouse.packindex import PackIndex
-from drd.engines.clickhouse.quoting import from_file_name, shown, table
+from drd.engines.clickhouse.quoting import described_table, shown, table
 from drd.errors import IntegrityError, TargetError
 from drd.protocols import ArtifactReader
 
@@ -86,9 +86,7 @@ def select_of(made: str) -> str:
 def definition(index: PackIndex, artifacts: ArtifactReader, database: str, name: str) -> str:
     """Read the statement that makes a table from a backup."""
     for key, item in index.objects.items():
-        parts = key.split("/")
-        mine = len(parts) == 3 and parts[0] == "metadata" and from_file_name(parts[1]) == database
-        if mine and from_file_name(parts[2]) == f"{name}.sql" and item.size <= _MAX_BYTES:
+        if described_table(key) == (database, name) and item.size <= _MAX_BYTES:
             return b"".join(_bytes_of(index, key, artifacts)).decode("utf-8", "surrogateescape").strip()
     raise IntegrityError(f"the backup does not say how {shown(database, name)} was made", hint="drd verify --deep it")
 

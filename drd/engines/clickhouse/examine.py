@@ -14,7 +14,7 @@ from drd.engines.clickhouse.longquery import LongQuery
 from drd.engines.clickhouse.manifest import parse_manifest
 from drd.engines.clickhouse.packindex import PackIndex, read_index
 from drd.engines.clickhouse.packing import MANIFEST_KEY
-from drd.engines.clickhouse.quoting import from_file_name, shown, table
+from drd.engines.clickhouse.quoting import described_table, shown, table
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.engines.clickhouse.spaces import BackupSpace
 from drd.errors import DrdError, IntegrityError, QuestionError, ScratchError, TargetError
@@ -117,15 +117,15 @@ class ClickHouseExaminer:
         manifest = parse_manifest(iter([content(MANIFEST_KEY)]))
         out: dict[tuple[str, str], str] = {}
         for item in manifest.files:
-            words = item.name.split("/")
-            if len(words) == 3 and words[0] == "metadata" and words[2].endswith(".sql") and words[1] != "system":
-                name = (from_file_name(words[1]), from_file_name(words[2].removesuffix(".sql")))
-                if item.in_base:  # an ancestor holds it
-                    out[name] = ""
-                    continue
-                text = content(item.key).decode("utf-8", "surrogateescape")
-                row = self._server.rows("SELECT formatQuerySingleLine({sql:String}) AS text", {"sql": text})[0]
-                out[name] = _UUID.sub("", row["text"])
+            name = described_table(item.name)
+            if name is None:
+                continue
+            if item.in_base:  # an ancestor holds it
+                out[name] = ""
+                continue
+            text = content(item.key).decode("utf-8", "surrogateescape")
+            row = self._server.rows("SELECT formatQuerySingleLine({sql:String}) AS text", {"sql": text})[0]
+            out[name] = _UUID.sub("", row["text"])
         return out
 
     def _tables(self, databases: list[str], ctx: WorkContext) -> Finding:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from xml.parsers.expat import ExpatError
 
 from drd.engines.clickhouse.packindex import usable_key
-from drd.engines.clickhouse.quoting import from_file_name
+from drd.engines.clickhouse.quoting import described_table, from_file_name
 from drd.engines.clickhouse.xmltext import FlatReader
 from drd.errors import IntegrityError
 
@@ -46,13 +46,8 @@ class ServerManifest:
         return out
 
     def tables(self) -> list[tuple[str, str]]:
-        """Name the tables, views and dictionaries, from ``metadata/<db>/<table>.sql``."""
-        out = []
-        for item in self.files:
-            words = item.name.split("/")
-            if len(words) == 3 and words[0] == "metadata" and words[2].endswith(".sql") and words[1] != "system":
-                out.append((from_file_name(words[1]), from_file_name(words[2][:-4])))
-        return out
+        """Name the tables, views and dictionaries."""
+        return [found for item in self.files if (found := described_table(item.name))]
 
 
 def _number(text: str) -> int:

@@ -34,3 +34,14 @@ def shown(database: str, name: str) -> str:
 def from_file_name(escaped: str) -> str:
     """Undo ClickHouse's escapeForFileName: everything but letters, digits and ``_`` is ``%XX`` of its UTF-8."""
     return unquote(escaped, errors="surrogateescape")
+
+
+def described_table(path: str) -> tuple[str, str] | None:
+    """Return database and name of the table, view or dictionary that a file of a backup holds the CREATE statement of.
+
+    It is ``metadata/<database>/<table>.sql``; None for any other file, and for those of the database ``system``.
+    """
+    words = path.split("/")
+    if len(words) != 3 or words[0] != "metadata" or words[1] == "system" or not words[2].endswith(".sql"):
+        return None
+    return from_file_name(words[1]), from_file_name(words[2].removesuffix(".sql"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from drd.engines.clickhouse.quoting import from_file_name, identifier, shown, table
+from drd.engines.clickhouse.quoting import described_table, identifier, shown, table
 from drd.errors import ConfigError
 from drd.model import Fingerprint
 from drd.selection import Selection
@@ -14,13 +14,8 @@ TableName = tuple[str, str]
 
 
 def tables_of(keys: Iterable[str]) -> list[TableName]:
-    """Name the tables, views and dictionaries of a backup, from ``metadata/<database>/<table>.sql`` among its keys."""
-    found = []
-    for key in keys:
-        words = key.split("/")
-        if len(words) == 3 and words[0] == "metadata" and words[2].endswith(".sql") and words[1] != "system":
-            found.append((from_file_name(words[1]), from_file_name(words[2].removesuffix(".sql"))))
-    return sorted(found)
+    """Name the tables, views and dictionaries of a backup, sorted, from its keys."""
+    return sorted(found for key in keys if (found := described_table(key)))
 
 
 def databases(selection: Selection, names: Sequence[str], tables: Sequence[TableName]) -> list[str]:
