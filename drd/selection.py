@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +27,13 @@ class Selection:
 
 
 EVERYTHING = Selection()
+
+
+def matches_any(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    """Whether one of the names of a thing matches one of the shell patterns, with regard to case."""
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def quoted(patterns: Iterable[str]) -> str:
+    """Return patterns as an error names them: ``'orders', 'public.*'``."""
+    return ", ".join(repr(pattern) for pattern in patterns)

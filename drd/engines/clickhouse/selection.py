@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 from drd.engines.clickhouse.quoting import described_table, identifier, shown, table
 from drd.errors import ConfigError
 from drd.model import Fingerprint
-from drd.selection import Selection
+from drd.selection import Selection, matches_any, quoted
 
 TableName = tuple[str, str]
 
@@ -25,7 +24,7 @@ def databases(selection: Selection, names: Sequence[str], tables: Sequence[Table
     touched = {database for database, _ in chosen(selection, tables)} if selection.tables else set(names)
     found = [name for name in names if name in touched and _in_databases(selection, name)]
     if not found:
-        asked = ", ".join(repr(pattern) for pattern in (*selection.databases, *selection.tables))
+        asked = quoted((*selection.databases, *selection.tables))
         known = [shown(*name) for name in tables]
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         raise ConfigError(f"nothing in the backup matches {asked}", hint=f"it holds {', '.join(known[:8])}{more}")
@@ -62,9 +61,8 @@ def _is_chosen(selection: Selection, name: TableName) -> bool:
     database, own = name
     if not _in_databases(selection, database):
         return False
-    patterns = selection.tables
-    return not patterns or any(fnmatchcase(own, p) or fnmatchcase(f"{database}.{own}", p) for p in patterns)
+    return not selection.tables or matches_any((own, f"{database}.{own}"), selection.tables)
 
 
 def _in_databases(selection: Selection, database: str) -> bool:
-    return not selection.databases or any(fnmatchcase(database, pattern) for pattern in selection.databases)
+    return not selection.databases or matches_any((database,), selection.databases)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 
 from drd.engines.postgres.inventory import LARGE_OBJECTS, VIA_ROOT
 from drd.engines.postgres.sqltext import dotted
 from drd.engines.postgres.toc import Toc, TocEntry
 from drd.errors import ConfigError
 from drd.model import Fingerprint, Json, Notice
-from drd.selection import Selection
+from drd.selection import Selection, matches_any, quoted
 
 _RELATIONS = frozenset({"TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW"})
 _ALWAYS = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH", "EXTENSION"})
@@ -58,10 +57,10 @@ def databases(selection: Selection, listed: Sequence[dict[str, Json]]) -> list[d
     """Return the databases of a backup that were asked for; raises ConfigError when there are none."""
     if not selection.databases:
         return list(listed)
-    found = [item for item in listed if _matches(str(item["name"]), selection.databases)]
+    found = [item for item in listed if matches_any((str(item["name"]),), selection.databases)]
     if not found:
         names = ", ".join(str(item["name"]) for item in listed[:10])
-        raise ConfigError(f"no database of the backup matches {_words(selection.databases)}", hint=f"it holds: {names}")
+        raise ConfigError(f"no database of the backup matches {quoted(selection.databases)}", hint=f"it holds: {names}")
     return found
 
 
@@ -72,7 +71,7 @@ def part_of(toc: Toc, selection: Selection, database: str) -> Part:
     graph = _Graph(toc.entries)
     chosen = graph.with_partitions(entry for entry in toc.entries if _is_asked_for(entry, selection))
     if not chosen:
-        asked = _words((*selection.schemas, *selection.tables))
+        asked = quoted((*selection.schemas, *selection.tables))
         known = sorted(dotted(entry.schema, entry.tag) for entry in toc.entries if entry.desc in _RELATIONS)
         raise ConfigError(
             f"nothing in the database {database} matches {asked}",
@@ -161,21 +160,11 @@ class _Graph:
 
 
 def _is_asked_for(entry: TocEntry, selection: Selection) -> bool:
-    if selection.schemas and not _matches(entry.schema, selection.schemas):
+    if selection.schemas and not matches_any((entry.schema,), selection.schemas):
         return False
     if not selection.tables:
         return bool(entry.schema) and entry.desc not in {"BLOB", "BLOBS", "BLOB METADATA"}
-    return entry.desc in _RELATIONS and (
-        _matches(entry.tag, selection.tables) or _matches(f"{entry.schema}.{entry.tag}", selection.tables)
-    )
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _words(patterns: Sequence[str]) -> str:
-    return ", ".join(repr(pattern) for pattern in patterns)
+    return entry.desc in _RELATIONS and matches_any((entry.tag, f"{entry.schema}.{entry.tag}"), selection.tables)
 
 
 def _notices(
