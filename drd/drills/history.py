@@ -13,6 +13,7 @@ from drd.drills.report import DrillRun
 from drd.errors import IntegrityError, NoSuchBackup, ObjectMissing
 from drd.protocols import Store
 from drd.repository import layout
+from drd.repository.abbreviation import meant_by
 from drd.repository.signing import Signing
 
 _READERS = 8
@@ -78,10 +79,7 @@ class History:
 
     def find(self, run_id: str) -> RecordedRun:
         """Find a run by its id, or by a beginning or end of it that only one has; raises NoSuchBackup."""
-        places = self.places()
-        exact = [place for place in places if place[1] == run_id]
-        close = [p for p in places if len(run_id) >= 4 and (p[1].startswith(run_id) or p[1].endswith(run_id))]
-        matching = exact or close
+        matching = meant_by(run_id, self.places(), lambda place: place[1])
         if len(matching) != 1:
             what = "means several drill runs" if matching else "is no drill run"
             raise NoSuchBackup(f"{run_id!r} {what}", subject=run_id, hint="drd drill list shows the runs there are")

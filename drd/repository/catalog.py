@@ -13,6 +13,7 @@ from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, StoreForbidde
 from drd.model import Backup
 from drd.protocols import Store
 from drd.repository import layout, manifest
+from drd.repository.abbreviation import meant_by
 from drd.repository.entries import CatalogEntry, Content, Content_co, Entry, HeadEntry, Survey, SweepReport
 from drd.repository.folders import Folders
 from drd.repository.manifests import Manifests, read_all
@@ -22,7 +23,6 @@ from drd.repository.signing import Signing, refusal
 __all__ = ["Catalog", "CatalogEntry", "Content", "Content_co", "Entry", "HeadEntry", "Survey", "SweepReport"]
 
 _AT_ONCE = 64  # whole manifests in memory
-_MIN_ABBREVIATION = 4
 
 
 class Catalog(Folders):
@@ -201,8 +201,4 @@ class Catalog(Folders):
 
     def _matching(self, text: str) -> list[tuple[str, str]]:
         places = [(source, found) for source in self.sources() for found in self.ids(source)]
-        if exact := [place for place in places if place[1] == text]:
-            return exact
-        if len(text) < _MIN_ABBREVIATION:
-            return []
-        return [place for place in places if place[1].startswith(text) or place[1].endswith(text)]
+        return meant_by(text, places, lambda place: place[1])

@@ -15,6 +15,7 @@ from drd.errors import CatalogError, IntegrityError, ObjectMissing
 from drd.model import EngineKind
 from drd.protocols import Store
 from drd.repository import layout
+from drd.repository.abbreviation import meant_by
 from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
 
 Phase = Literal["staging", "swapping", "replaced", "undoing", "undone", "dropped", "failed"]
@@ -22,7 +23,6 @@ OPEN_PHASES = frozenset({"staging", "swapping", "undoing"})
 _KIND = "drd-restore"
 _VERSION = 1
 _MAX_BYTES = 16 << 10
-_MIN_ABBREVIATION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,7 @@ class Restores:
 
         Raises :class:`~drd.errors.CatalogError` when there is none or several match, IntegrityError for a damaged one.
         """
-        ids = self._ids()
-        found = [one for one in ids if one == restore_id]
-        if not found and len(restore_id) >= _MIN_ABBREVIATION:
-            found = [one for one in ids if one.startswith(restore_id) or one.endswith(restore_id)]
+        found = meant_by(restore_id, self._ids(), str)
         if len(found) != 1:
             what = f"{restore_id!r} means several restores" if found else f"no restore has the id {restore_id!r}"
             raise CatalogError(what, subject=restore_id, hint="see: drd restore list")
