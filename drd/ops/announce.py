@@ -12,12 +12,11 @@ from datetime import datetime
 from drd.errors import Cancelled, DrdError
 from drd.events import Event
 from drd.ops.backup import BackupReport, SourceReport
+from drd.repository.oddness import ODD_CODES
 from drd.wording import when
 
 BACKUP_FAILED = "DrdBackupFailed"
 BACKUP_SHRUNKEN = "DrdBackupShrunken"
-ODD_CODES = frozenset({"fewer-rows", "less-data"})
-"""The notices of :mod:`drd.repository.oddness`."""
 
 
 def backup_events(report: BackupReport, at: datetime) -> tuple[Event, ...]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from drd.model import BackupHead
+
+Code = Literal["fewer-rows", "less-data"]
+ODD_CODES = frozenset(get_args(Code))
+"""Every way to be odd; also the codes of the notices of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fall:
     """One number that fell by more than the threshold, from ``before`` in backup ``since`` to ``now``."""
 
-    code: Literal["fewer-rows", "less-data"]
+    code: Code
     since: str
     before: int
     now: int
@@ -80,7 +84,5 @@ def _back_from(ordered: Sequence[BackupHead], index: int) -> Iterator[BackupHead
     return (ordered[at] for at in range(index - 1, -1, -1))
 
 
-def _fall(
-    code: Literal["fewer-rows", "less-data"], since: str, before: int, now: int, threshold: float
-) -> tuple[Fall, ...]:
+def _fall(code: Code, since: str, before: int, now: int, threshold: float) -> tuple[Fall, ...]:
     return (Fall(code, since, before, now),) if now < before * (1 - threshold) else ()
