@@ -126,7 +126,7 @@ def _dump(record: RestoreRecord) -> bytes:
 
 def _parse(data: bytes, key: str, restore_id: str) -> RestoreRecord:
     try:
-        record = _fields(data[: _MAX_BYTES + 1], key)
+        record = _fields(data, key)
     except Malformed as error:
         raise IntegrityError(f"{key} {error}", subject=key, hint="a person changed it, or the store did") from error
     ids = [record.backup] if record.kept is None else [record.backup, record.kept]
