@@ -21,6 +21,7 @@ from drd.scratch import docker_labels
 from drd.scratch.docker_engine import Client, connect, mapped
 from drd.scratch.docker_server import DockerServer, name_of
 from drd.scratch.images import Image, data_folder, have_image, image_name, program_and_user
+from drd.scratch.lending import lent
 from drd.scratch.owners import Owner
 from drd.scratch.ready import wait_ready
 from drd.scratch.recipes import RECIPES
@@ -71,16 +72,8 @@ class DockerRuntime:
             docker_labels.reap(client, self._now())
             name = image_name(recipe, spec, self._images)
             image = have_image(client, name, pull=self._pull, cancel=cancel)
-            server = self._launch(client, recipe, spec, name, image, cancel)
-            try:
+            with lent(self._launch(client, recipe, spec, name, image, cancel)) as server:
                 yield server
-            except BaseException as error:
-                try:
-                    server.close()
-                except ScratchError as left:  # what went wrong first is what people need to read
-                    error.add_note(str(left))
-                raise
-            server.close()
         finally:
             client.close()
 

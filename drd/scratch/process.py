@@ -28,6 +28,7 @@ from drd.errors import DrdError, ScratchError
 from drd.model import CheckItem, EngineKind, ScratchSpec
 from drd.protocols import Clock, ScratchServer
 from drd.scratch import ledger, owners
+from drd.scratch.lending import lent
 from drd.scratch.process_server import ProcessServer
 from drd.scratch.programs import Program, choose, programs
 from drd.scratch.ready import PortTaken, wait_ready
@@ -75,16 +76,8 @@ class ProcessRuntime:
         self._make_root(user)
         self.reap()
         without_room(spec, shutil.disk_usage(self._root).free, str(self._root))
-        server = self._launch(recipe, spec, program, user, cancel)
-        try:
+        with lent(self._launch(recipe, spec, program, user, cancel)) as server:
             yield server
-        except BaseException as error:
-            try:
-                server.close()
-            except ScratchError as left:  # what went wrong first is what people need to read
-                error.add_note(str(left))
-            raise
-        server.close()
 
     def reap(self) -> Sequence[str]:
         """Remove what drds that are gone left below the root, and what has expired; running drds are left alone."""
