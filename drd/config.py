@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from drd.config_model import Config
-from drd.config_read import overlay, parse_yaml
-from drd.config_report import problems_of
+from drd.config_read import overlay, parse_yaml, read_document
+from drd.config_report import error_of, problems_of
 from drd.config_sources import ClickHouseConfig
 from drd.config_values import SIZE_PATTERN, SecretRef, format_duration, format_size
 from drd.errors import ConfigError
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 CONFIG_VARIABLE = "DRD_CONFIG"
+_HINT = "every key is explained in config/drd.example.yaml; drd config schema prints the JSON Schema"
 _PLACES = (Path("drd.yaml"), Path("/etc/drd/drd.yaml"))
 
 
@@ -81,14 +82,7 @@ def load(path: Path | str, environ: Mapping[str, str] = os.environ, *, check_ref
 
 def read_text(path: Path) -> str:
     """Read a configuration file; raises ConfigError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}", hint="check --config and the file's rights"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
+    return read_document(path, hint="check --config and the file's rights")
 
 
 def load_text(
@@ -108,7 +102,7 @@ def load_text(
         if check_references:
             problems += _broken_references(config)
     if config is None or problems:
-        raise _as_error(path, problems)
+        raise error_of(path, problems, _HINT)
     return config
 
 
@@ -219,10 +213,3 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, path if len(value) == 1 else f"{path}[{number}]")
     else:
         yield path, value
-
-
-def _as_error(path: Path, problems: list[str]) -> ConfigError:
-    hint = "every key is explained in config/drd.example.yaml; drd config schema prints the JSON Schema"
-    if len(problems) == 1:
-        return ConfigError(f"{path}: {problems[0]}", hint=hint)
-    return ConfigError("\n  ".join([f"{path}: {len(problems)} problems", *problems]), hint=hint)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from drd.config_values import EnvironmentText
 from drd.errors import ConfigError
+from drd.wording import size
 
 OVERRIDE_PREFIX = "DRD_"
 NESTED = "__"
@@ -55,6 +57,25 @@ for _tag, _pattern, _first in (
     ("merge", r"^(?:<<)$", ["<"]),
 ):
     StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+def read_document(path: Path, *, called: str = "", hint: str, most_bytes: int | None = None) -> str:
+    """Read a whole document; raises ConfigError, with ``hint`` when the file cannot be read or is over ``most_bytes``.
+
+    ``called`` is what the message calls it before its path, such as ``the suite``.
+    """
+    named = f"{called} {path}".lstrip()
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(-1 if most_bytes is None else most_bytes + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {named}: {error.strerror}", hint=hint) from error
+    if most_bytes is not None and len(raw) > most_bytes:
+        raise ConfigError(f"{named} is too large (over {size(most_bytes)})", hint=hint)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
 
 
 def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], list[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from drd.config_model import Config
 from drd.config_urls import mask_url
+from drd.errors import ConfigError
 
 _SHOWN_CHARACTERS = 60
 
@@ -30,6 +32,13 @@ def problems_of(
             origin = next((f" (from {v})" for p, v in origins.items() if f"{'.'.join(p)}.".startswith(f"{where}.")), "")
             lines.append(f"{where or 'the document'}{origin}: {message}")
     return sorted(set(lines))
+
+
+def error_of(path: Path, problems: Sequence[str], hint: str) -> ConfigError:
+    """Return the error that lists every problem of a document."""
+    if len(problems) == 1:
+        return ConfigError(f"{path}: {problems[0]}", hint=hint)
+    return ConfigError("\n  ".join([f"{path}: {len(problems)} problems", *problems]), hint=hint)
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,16 @@ from pydantic import (
     model_validator,
 )
 
-from drd.config_read import parse_yaml
-from drd.config_report import problems_of
+from drd.config_read import parse_yaml, read_document
+from drd.config_report import error_of, problems_of
 from drd.config_values import Section, Text, parse_duration, refuse
 from drd.drills.suite import Comparison, Expectation, Suite, SuiteCheck
-from drd.errors import ConfigError
 from drd.model import Cell, EngineKind, Question
 from drd.repository.layout import is_source_name
 
 _MAX_BYTES = 1 << 20
 _MAX_CHECKS = 1000
+_HINT = "every key is explained in docs/drills.md; editors complete them by restore_drills/suite.schema.json"
 
 
 def _scalar(value: object) -> Cell:
@@ -176,18 +176,7 @@ class SuiteConfig(Section):
 
 def load_suite(path: Path) -> Suite:
     """Read and check a suite file; raises ConfigError with a line for each problem."""
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(_MAX_BYTES + 1)
-        text = raw.decode("utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the suite {path}: {error.strerror}", hint="correct suite: of the drill"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text", hint="save it as UTF-8") from error
-    if len(raw) > _MAX_BYTES:
-        raise ConfigError(f"{path} is too large for a suite (over 1 MiB)", hint="is it a suite?")
+    text = read_document(path, called="the suite", hint="correct suite: of the drill", most_bytes=_MAX_BYTES)
     data, problems = parse_yaml(text, str(path))
     suite: SuiteConfig | None = None
     try:
@@ -195,10 +184,7 @@ def load_suite(path: Path) -> Suite:
     except ValidationError as error:
         problems += problems_of(error, {}, SuiteConfig)
     if suite is None or problems:
-        hint = "every key is explained in docs/drills.md; editors complete them by restore_drills/suite.schema.json"
-        if len(problems) == 1:
-            raise ConfigError(f"{path}: {problems[0]}", hint=hint)
-        raise ConfigError("\n  ".join([f"{path}: {len(problems)} problems", *problems]), hint=hint)
+        raise error_of(path, problems, _HINT)
     return suite.suite(path.name)
 
 
