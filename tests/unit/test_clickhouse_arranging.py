@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from io import BytesIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drd.cancel import CancelToken
@@ -137,6 +137,7 @@ def test_memory_is_bounded_and_a_wide_part_is_still_mostly_shared(monkeypatch: p
     piece=st.sampled_from([1, 600, 5000]),
     pending=st.sampled_from([1, 3000, 1 << 20]),
 )
+@example(members=[("data/d/t/p/a", 1), ("a", 3000), ("data/d/t/p/a", 1), ("data/d/t/p/b", 1)], piece=5000, pending=3000)
 def test_the_last_of_a_name_wins(members: list[tuple[str, int]], piece: int, pending: int) -> None:
     """Whatever is streamed, held or thrown out early: tar reads for each name what was added last, and so do places."""
     with pytest.MonkeyPatch.context() as patch:

@@ -149,6 +149,7 @@ class ArrangedTar:
         if key == "" or not large:
             self._write_group(key)
             return
+        self._write_older(large)
         for member in large:
             self._write_piece([member])
             group.size -= member.size
@@ -166,12 +167,16 @@ class ArrangedTar:
             self._rest.size += group.size
             self._rest_names.update(member.name for member in group.members)
             return
-        if not self._rest_names.isdisjoint(member.name for member in group.members):  # older ones of the same names
-            self._write_rest()
+        self._write_older(group.members)
         large = group.large() if key in self._apart or group.size > PENDING_BYTES // 2 else []
         for member in large:
             self._write_piece([member])
         self._write([member for member in group.members if member.size < APART_BYTES] if large else group.members)
+
+    def _write_older(self, members: Iterable[_Member]) -> None:
+        """Write the rest first where it holds older members of the same names."""
+        if not self._rest_names.isdisjoint(member.name for member in members):
+            self._write_rest()
 
     def _write_rest(self) -> None:
         rest, self._rest = self._rest, _Group()
