@@ -212,6 +212,7 @@ def _export(args: argparse.Namespace, session: Session, at: datetime, sources: l
     """Write backups as files of stock formats, one source after the other; one that fails does not stop the others."""
     from drd.ops import restore as op
     from drd.ops.choosing import choose_backups
+    from drd.ops.export import refuse_existing
 
     if args.password_env or args.password_file or args.no_compare:
         hint = "leave out --password-env, --password-file and --no-compare"
@@ -220,7 +221,7 @@ def _export(args: argparse.Namespace, session: Session, at: datetime, sources: l
     choices = choose_backups(ports, at, sources)
     for choice in choices:
         if not args.dry_run:
-            op.refuse_existing(directory, choice.source)
+            refuse_existing(directory, choice.source)
     with session.show_progress("restore"):
         done = [_export_one(ports, choice, directory, dry_run=args.dry_run) for choice in choices]
     report = op.RestoreReport(at, tuple(done), sum(item.duration_s for item in done))
@@ -242,6 +243,7 @@ def _export(args: argparse.Namespace, session: Session, at: datetime, sources: l
 
 def _export_one(ports: Ports, choice: Choice[Backup], directory: Path, *, dry_run: bool) -> RestoredSource:
     from drd.ops import restore as op
+    from drd.ops.export import export
     from drd.ops.failures import of_source
 
     started = ports.monotonic()
@@ -249,7 +251,7 @@ def _export_one(ports: Ports, choice: Choice[Backup], directory: Path, *, dry_ru
     failure: DrdError | None = None
     try:
         if not dry_run:
-            op.export(ports, choice.backup, directory)
+            export(ports, choice.backup, directory)
     except DrdError as error:
         failure = of_source(error, "restore", choice.source)
         outcome = "cancelled" if isinstance(error, Cancelled) else "failed"

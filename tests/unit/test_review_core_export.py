@@ -10,7 +10,7 @@ import pytest
 
 from drd.cli.main import main
 from drd.errors import TargetError, TargetNotEmpty
-from drd.ops.restore import export
+from drd.ops.export import export
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec
 from drd.stores.local import LocalStore
