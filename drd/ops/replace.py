@@ -20,14 +20,14 @@ from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports, Source
 from drd.ops.restore import (
-    Outcome,
+    Attempt,
+    IntoEmpty,
     PlannedRestore,
     Replaced,
     RestoredSource,
     RestoreReport,
     demand_equal,
     read_fingerprint,
-    restore_one,
 )
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
 from drd.protocols import ArtifactReader, Engine, Lease, Replacer, WorkContext
@@ -63,8 +63,8 @@ def restore_in_place(ports: Ports, at: datetime, planned: Sequence[PlannedRestor
 
     def one(item: PlannedRestore) -> RestoredSource:
         if item.target.empty:
-            return restore_one(ports, item, share, check=True)
-        return _report_of(ports, item, share)
+            return IntoEmpty(ports, item, share, check=True).report()
+        return _InPlace(ports, item, share).report()
 
     return RestoreReport(at, tuple(side_by_side(planned, one)), ports.monotonic() - started)
 
@@ -110,35 +110,6 @@ def replacer_of(target: Source) -> Replacer:
     return target.replacer
 
 
-def _report_of(ports: Ports, item: PlannedRestore, share: int) -> RestoredSource:
-    """Replace one source and turn a deliberate error into its report."""
-    started = ports.monotonic()
-    run = _Run(ports, item, share)
-    error: DrdError | None = None
-    outcome: Outcome = "ok"
-    try:
-        run.go()
-        ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))
-    except DrdError as raised:
-        error = of_source(raised, "restore", item.source)
-        outcome = "cancelled" if isinstance(raised, Cancelled) else "failed"
-        ports.progress(Progress(item.source, outcome))
-    return RestoredSource(
-        item.source,
-        item.backup,
-        item.gap_s,
-        item.target.description,
-        outcome,
-        ports.monotonic() - started,
-        checked=error is None,
-        check_s=run.check_s,
-        error=error,
-        notices=(*item.notices, *run.notices),
-        passed_over=item.passed_over,
-        replaced=run.replaced,
-    )
-
-
 def put_backup_back(
     ports: Ports, target: Source, record: RestoreRecord, lease: Lease, notices: list[Notice]
 ) -> RestoreRecord:
@@ -176,18 +147,13 @@ def _load(ports: Ports, target: Source, restore_id: str, kept: str, save_old: Ca
             raise
 
 
-class _Run:
+class _InPlace(Attempt):
     """One restore in place, from the lease to the last line of its record."""
 
     def __init__(self, ports: Ports, item: PlannedRestore, share: int) -> None:
-        self._ports = ports
-        self._item = item
-        self._share = share
+        super().__init__(ports, item, share, check=True)
         self._replacer = replacer_of(item.into)
         self._records = Restores(ports.store)
-        self.notices: list[Notice] = []
-        self.check_s = 0.0
-        self.replaced: Replaced | None = None
 
     def go(self) -> None:
         """Replace; raises DrdError, and then the live data is as it was unless the error's hint says otherwise."""

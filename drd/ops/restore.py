@@ -6,6 +6,7 @@ Planning looks at every target before anything is written: one that holds data r
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -182,7 +183,7 @@ def restore(ports: Ports, at: datetime, planned: Sequence[PlannedRestore], *, ch
     refuse_unless_empty(planned)
     started = ports.monotonic()
     share = max(1, min(len(planned), MAX_AT_ONCE))
-    done = side_by_side(planned, lambda item: restore_one(ports, item, share, check=check))
+    done = side_by_side(planned, lambda item: IntoEmpty(ports, item, share, check=check).report())
     return RestoreReport(at, tuple(done), ports.monotonic() - started)
 
 
@@ -195,14 +196,57 @@ def as_planned(at: datetime, planned: Sequence[PlannedRestore]) -> RestoreReport
     return RestoreReport(at, items, 0.0)
 
 
-def restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool) -> RestoredSource:
-    """Restore one source and turn a deliberate error into its report."""
-    started = ports.monotonic()
-    notices: tuple[Notice, ...] = ()
-    check_s = 0.0
-    error: DrdError | None = None
-    outcome: Outcome = "ok"
-    try:
+class Attempt(ABC):
+    """One restore of one source, and what is known of it so far."""
+
+    def __init__(self, ports: Ports, item: PlannedRestore, share: int, *, check: bool) -> None:
+        self._ports = ports
+        self._item = item
+        self._share = share
+        self._check = check
+        self.notices: list[Notice] = []
+        self.check_s = 0.0
+        self.replaced: Replaced | None = None
+
+    @abstractmethod
+    def go(self) -> None:
+        """Restore, and compare when that is asked for; raises DrdError."""
+
+    def report(self) -> RestoredSource:
+        """Restore, tell how it ended, and turn a deliberate error into its report."""
+        ports, item = self._ports, self._item
+        started = ports.monotonic()
+        error: DrdError | None = None
+        outcome: Outcome = "ok"
+        try:
+            self.go()
+            ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))
+        except DrdError as raised:
+            error = of_source(raised, "restore", item.source)
+            outcome = "cancelled" if isinstance(raised, Cancelled) else "failed"
+            ports.progress(Progress(item.source, outcome))
+        return RestoredSource(
+            item.source,
+            item.backup,
+            item.gap_s,
+            item.target.description,
+            outcome,
+            ports.monotonic() - started,
+            checked=self._check and error is None,
+            check_s=self.check_s,
+            error=error,
+            notices=(*item.notices, *self.notices),
+            passed_over=item.passed_over,
+            replaced=self.replaced,
+        )
+
+
+class IntoEmpty(Attempt):
+    """A restore into a target that is empty."""
+
+    def go(self) -> None:
+        """Restore, and read back what was restored."""
+        ports, item = self._ports, self._item
         ports.cancel.raise_if_cancelled()
         with (
             ports.work(
@@ -212,39 +256,22 @@ def restore_one(ports: Ports, item: PlannedRestore, share: int, *, check: bool) 
                 jobs=item.into.jobs,
                 ancestors=item.ancestors,
             ) as ctx,
-            ports.reader(item.backup, share=share, cancel=ctx.cancel) as artifacts,
+            ports.reader(item.backup, share=self._share, cancel=ctx.cancel) as artifacts,
         ):
-            expected = read_fingerprint(artifacts) if check else None  # a damaged one stops before anything is written
+            # a damaged one stops before anything is written
+            expected = read_fingerprint(artifacts) if self._check else None
             if expected is not None and item.into.narrowed is not None:
                 expected = item.into.narrowed(expected, artifacts, ctx)
             meter = Meter(ports.progress, item.source, "restore", item.backup.plain_bytes)
             observed, engine = ObservedReader(artifacts, meter), item.into.engine
             done = run_bounded(lambda: engine.restore(item.backup, observed, ctx), ctx.cancel, RESTORE_GRACE_S)
-            notices = item.notices + done.notices
+            self.notices += done.notices
             restored = ports.monotonic()
             if expected is not None:
                 ports.progress(Progress(item.source, "compare"))
                 found = run_bounded(lambda: engine.fingerprint(expected, ctx), ctx.cancel, LOOK_GRACE_S)
                 demand_equal(item, compare_fingerprints(expected, found))
-                check_s = ports.monotonic() - restored
-        ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))
-    except DrdError as raised:
-        error = of_source(raised, "restore", item.source)
-        outcome = "cancelled" if isinstance(raised, Cancelled) else "failed"
-        ports.progress(Progress(item.source, outcome))
-    return RestoredSource(
-        item.source,
-        item.backup,
-        item.gap_s,
-        item.target.description,
-        outcome,
-        ports.monotonic() - started,
-        checked=check and error is None,
-        check_s=check_s,
-        error=error,
-        notices=notices,
-        passed_over=item.passed_over,
-    )
+                self.check_s = ports.monotonic() - restored
 
 
 def demand_equal(item: PlannedRestore, differences: Sequence[Difference], *, hint: str = "") -> None:
