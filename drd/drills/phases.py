@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
+from drd.closing import Closing
 from drd.protocols import ArtifactReader, ArtifactStream
 
 PHASES = ("choose", "provision", "fetch", "restore", "check")
@@ -94,7 +93,7 @@ class WaitingReader:
             self.count(waiting=-1)
 
 
-class _WaitingStream:
+class _WaitingStream(Closing):
     def __init__(self, stream: ArtifactStream, reader: WaitingReader) -> None:
         self._stream = stream
         self._reader = reader
@@ -118,11 +117,3 @@ class _WaitingStream:
             self._closed = True
             self._reader.count(streams=-1)
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

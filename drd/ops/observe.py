@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
+from drd.closing import Closing
 from drd.model import Progress
 from drd.protocols import ArtifactReader, ArtifactSink, ArtifactStream, ArtifactWriter, BytesLike, Cut
 
@@ -94,7 +93,7 @@ class ObservedReader:
             self._complete.add(name)
 
 
-class _ObservedStream:
+class _ObservedStream(Closing):
     def __init__(
         self, stream: ArtifactStream, meter: Meter, expected_bytes: int | None, finished: Callable[[], None]
     ) -> None:
@@ -125,11 +124,3 @@ class _ObservedStream:
 
     def close(self) -> None:
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -11,10 +11,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from drd.cancel import CancelToken
+from drd.closing import Closing
 from drd.errors import Cancelled, IntegrityError
 from drd.model import Artifact, Backup, Part
 from drd.protocols import Store
@@ -62,7 +61,7 @@ class _Ahead:
             self._left_bytes += size
 
 
-class PartReader:
+class PartReader(Closing):
     """Reads the artifacts of one backup; implements :class:`~drd.protocols.ArtifactReader`, a context manager.
 
     Args:
@@ -118,14 +117,6 @@ class PartReader:
         """Stop fetching; returns when no thread is left. Idempotent."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._cache.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # What streams call
 
@@ -184,7 +175,7 @@ class PartReader:
         return artifact
 
 
-class PartStream:
+class PartStream(Closing):
     """A range of one artifact, in order; implements :class:`~drd.protocols.ArtifactStream`.
 
     For one thread at a time. Nothing is fetched before the first read, so a stream may be opened early.
@@ -224,14 +215,6 @@ class PartStream:
             piece, future = self._under_way.popleft()
             future.cancel()
             future.add_done_callback(lambda _f, piece=piece: self._reader.done_with(piece))  # type: ignore[misc]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _take(self, size: int) -> memoryview:
         taken, self._left = self._left[:size], self._left[size:]
