@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
+
+from drd.errors import IntegrityError
 
 Role = Literal["staged", "old", "undone"]
 _BEGIN = "drd-restore "
@@ -78,6 +80,14 @@ def marks_of(comments: Mapping[str, str | None], restore_id: str) -> dict[str, M
 def of_role(found: Mapping[str, Mark], role: Role) -> dict[str, str]:
     """Return the databases that play a role, by the live name they are kept for."""
     return {mark.live: name for name, mark in found.items() if mark.role == role}
+
+
+def staged_for(found: Mapping[str, Mark], wanted: Collection[str]) -> dict[str, str]:
+    """Return the staged databases by live name; raises IntegrityError unless they are those of all that is wanted."""
+    staged = of_role(found, "staged")
+    if set(staged) != set(wanted):
+        raise IntegrityError("what was built beside the live data is gone", hint="somebody dropped it: run again")
+    return staged
 
 
 def staged_name(restore_id: str, live: str) -> str:

@@ -21,8 +21,8 @@ from drd.engines.clickhouse.engine import ClickHouseEngine
 from drd.engines.clickhouse.packindex import read_index
 from drd.engines.clickhouse.quoting import identifier, literal, table
 from drd.engines.clickhouse.settings import ClickHouseSettings
-from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_name
-from drd.errors import DrdError, IntegrityError, TargetError
+from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_for, staged_name
+from drd.errors import DrdError, TargetError
 from drd.model import Backup, Fingerprint, Notice, Recovered
 from drd.protocols import ArtifactReader, Engine, WorkContext
 
@@ -87,11 +87,7 @@ class ClickHouseReplacer:
         server = self._server
         with told(TARGET, "swapped the databases"):
             names = self._live(artifacts)
-            staged = of_role(self._marked(restore_id), "staged")
-            if set(staged) != set(names):
-                raise IntegrityError(
-                    "what was built beside the live data is gone", hint="somebody dropped it: run again"
-                )
+            staged = staged_for(self._marked(restore_id), names)
             _note(
                 server,
                 staged,

@@ -12,12 +12,12 @@ from typing import Literal
 import psycopg
 from psycopg import sql
 
-from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_name
+from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_for, staged_name
 from drd.engines.postgres import catalog, live, place, restore
 from drd.engines.postgres.connection import Endpoint, Session, endpoint_of, mapped
 from drd.engines.postgres.moves import Move, move
 from drd.engines.postgres.settings import PostgresSettings
-from drd.errors import IntegrityError, TargetError
+from drd.errors import TargetError
 from drd.model import Backup, Fingerprint, Json, Notice, Recovered
 from drd.protocols import ArtifactReader, Engine, WorkContext
 
@@ -74,11 +74,7 @@ class PostgresReplacer:
         listed = restore.plan(self._settings, endpoint_of(self._settings, "target"), artifacts)
         comments = {job.target: _text(job.properties["comment"]) for job in listed}
         with self._session(list(comments)) as (here, session):
-            staged = of_role(_marked(here, session, restore_id), "staged")
-            if set(staged) != set(comments):
-                raise IntegrityError(
-                    "what was built beside the live data is gone", hint="somebody dropped it: run again"
-                )
+            staged = staged_for(_marked(here, session, restore_id), comments)
             kept = _kept(here, session, restore_id, list(comments), "old")
             move(here, session, [*kept, *(Move(staged[name], name, comments[name]) for name in comments)])
         return [item.becomes for item in kept]
