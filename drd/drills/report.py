@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +11,7 @@ from drd.drills.phases import PHASES
 from drd.drills.suite import Objectives
 from drd.errors import DrdError, IntegrityError
 from drd.model import Finding, Json
-from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
+from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time, written
 
 Verdict = Literal["passed", "failed", "unverified"]
 VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "unverified")
@@ -138,7 +137,7 @@ def dump(run: DrillRun) -> bytes:
         "error": None if run.error is None else _error(run.error),
         "environment": {_text(k): _text(v) for k, v in run.environment.items()},
     }
-    return (json.dumps(document, indent=1) + "\n").encode("ascii")
+    return written(document)
 
 
 def parse(data: bytes, key: str) -> DrillRun:

@@ -1,11 +1,11 @@
-"""Strict reading of the JSON objects drd keeps in the bucket: every type, bound and unknown key is checked."""
+"""Writing, and strict reading, of the JSON objects that drd keeps: every type, bound and unknown key is checked."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
@@ -29,6 +29,11 @@ def text_of_time(at: datetime) -> str:
     if at.tzinfo is None:
         raise ValueError(f"a time without a zone: {at}")
     return at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def written(document: Mapping[str, object]) -> bytes:
+    """Return a small document as it is stored: indented JSON in ASCII, for people who look."""
+    return (json.dumps(document, indent=1) + "\n").encode("ascii")
 
 
 def is_sha256(text: str) -> bool:

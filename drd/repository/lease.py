@@ -15,7 +15,6 @@ the same instant are not kept apart there, so only one drd may write to such a b
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import uuid
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from drd.errors import Cancelled, DrdError, LeaseError, ObjectExists, ObjectMiss
 from drd.model import ObjectInfo
 from drd.protocols import Clock, Store
 from drd.repository import layout
-from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
+from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time, written
 from drd.repository.holder import Holder, is_gone
 from drd.wording import when
 
@@ -293,7 +292,7 @@ def _dump(state: LeaseState) -> bytes:
         "expires_at": text_of_time(state.expires_at),
         "released": state.released,
     }
-    return (json.dumps(document, indent=1) + "\n").encode("ascii")
+    return written(document)
 
 
 def _read(store: Store, key: str) -> LeaseState:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,7 @@ from drd.errors import CatalogError, ConfigError, IntegrityError, ObjectExists, 
 from drd.model import REPOSITORY_FORMAT_VERSION
 from drd.protocols import Store
 from drd.repository import layout
-from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
+from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time, written
 
 _MAX_BYTES = 64 << 10
 UNREAD_ID = "unread"
@@ -107,12 +106,12 @@ def _dump(info: RepositoryInfo) -> bytes:
         "id": info.id,
         "created_at": text_of_time(info.created_at),
     }
-    return (json.dumps(document, indent=1) + "\n").encode("ascii")
+    return written(document)
 
 
 def _parse(data: bytes) -> RepositoryInfo:
     try:
-        fields = Fields(parse_strictly(data[: _MAX_BYTES + 1]), "object")
+        fields = Fields(parse_strictly(data), "object")
         fields.choice("kind", ("drd-repository",))
         version = fields.count("format_version")
         if version > REPOSITORY_FORMAT_VERSION:

@@ -6,7 +6,6 @@ written before anything is made, so that what a killed restore left is found by 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, get_args
@@ -16,7 +15,7 @@ from drd.model import EngineKind
 from drd.protocols import Store
 from drd.repository import layout
 from drd.repository.abbreviation import meant_by
-from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time
+from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time, written
 
 Phase = Literal["staging", "swapping", "replaced", "undoing", "undone", "dropped", "failed"]
 OPEN_PHASES = frozenset({"staging", "swapping", "undoing"})
@@ -121,7 +120,7 @@ def _dump(record: RestoreRecord) -> bytes:
         "changed_at": text_of_time(record.changed_at),
         "kept": record.kept,
     }
-    return (json.dumps(document, indent=1) + "\n").encode("ascii")
+    return written(document)
 
 
 def _parse(data: bytes, key: str, restore_id: str) -> RestoreRecord:
