@@ -17,6 +17,7 @@ from drd.config import Config
 from drd.config_model import S3StoreConfig
 from drd.config_sources import ChainedSource, PostgresConfig, SourceConfig
 from drd.config_values import SecretRef
+from drd.counts import StoreCounts, StoreOperation
 from drd.errors import ConfigError
 from drd.model import Backup, EngineKind, Progress, Secret
 from drd.ops.ports import Chaining, Ports, Source, Tuning
@@ -35,6 +36,13 @@ MAX_AUTO_WORKERS = 8
 DEFAULT_PATIENCE_S = 120.0
 UNTHROTTLED_BYTES = 4 << 10
 """A lease is half a kilobyte; only the smallest manifests and tables are of this size."""
+_OPERATIONS: dict[str, StoreOperation] = {
+    "write": "put",
+    "read": "get",
+    "look at": "stat",
+    "list": "list",
+    "delete": "delete",
+}
 _SCHEMES: dict[str, EngineKind] = {
     "postgresql": "postgres",
     "postgres": "postgres",
@@ -53,7 +61,8 @@ def engine_kind_of(url: str) -> EngineKind | None:
 class Services:
     """The wired program: ports, sources and targets of one configuration. Close it when done.
 
-    ``on_retry`` is told, from any thread, of each call to the store that failed and is tried again.
+    ``on_retry`` is told, from any thread, of each call to the store that failed and is tried again; ``counts`` counts
+    all of them.
     """
 
     def __init__(
@@ -63,10 +72,11 @@ class Services:
         cancel: CancelToken,
         progress: Callable[[Progress], None],
         on_retry: Callable[[str], None] | None = None,
+        counts: StoreCounts | None = None,
     ) -> None:
         self.config = config
         self._cancel = cancel
-        store = _store(config, cancel, on_retry)
+        store = _store(config, cancel, on_retry, counts)
         self.ports = Ports(
             store=store,
             codec=_codec(config),
@@ -213,7 +223,9 @@ def backup_format(kind: str) -> Format:
     return ClickHouseFormat()
 
 
-def _store(config: Config, cancel: CancelToken, on_retry: Callable[[str], None] | None) -> Store:
+def _store(
+    config: Config, cancel: CancelToken, on_retry: Callable[[str], None] | None, counts: StoreCounts | None
+) -> Store:
     """Stack the wrappers around the store, in the one place that knows their order."""
     from drd.stores.wrappers.retry import Retry, RetryPolicy, RetryStore
 
@@ -250,12 +262,18 @@ def _store(config: Config, cancel: CancelToken, on_retry: Callable[[str], None] 
         from drd.stores.local import LocalStore
 
         store, patience_s = LocalStore(settings.path), DEFAULT_PATIENCE_S
+    if counts is not None:
+        from drd.stores.wrappers.metered import MeteredStore
+
+        store = MeteredStore(store, counts)
     if settings.max_bandwidth:
         from drd.stores.wrappers.throttle import ThrottleStore
 
         store = ThrottleStore(store, settings.max_bandwidth, cancel=cancel, small_bytes=UNTHROTTLED_BYTES)
 
     def told(retry: Retry) -> None:
+        if counts is not None:
+            counts.retry(_OPERATIONS[retry.operation])
         if on_retry is not None:
             on_retry(f"{retry.error.message}; trying again for up to {patience_s:.0f} s")
 

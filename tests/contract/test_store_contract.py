@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from drd.cancel import CancelToken
+from drd.counts import StoreCounts
 from drd.errors import IntegrityError, ObjectExists, ObjectMissing
 from drd.model import Secret
 from drd.protocols import Store
@@ -21,6 +22,7 @@ from drd.stores.local import LocalStore
 from drd.stores.memory import MemoryStore
 from drd.stores.s3 import S3Settings, S3Store
 from drd.stores.wrappers.faulty import Fault, FaultyStore
+from drd.stores.wrappers.metered import MeteredStore
 from drd.stores.wrappers.read_only import ReadOnlyStore
 from drd.stores.wrappers.retry import RetryPolicy, RetryStore
 from drd.stores.wrappers.throttle import ThrottleStore
@@ -49,6 +51,7 @@ PLAIN: dict[str, Callable[[Path], Store]] = {
     "retry": lambda _: _patient(MemoryStore()),
     "throttle": lambda _: ThrottleStore(MemoryStore(), 1 << 40, cancel=CancelToken()),
     "faulty": lambda _: FaultyStore(MemoryStore()),
+    "metered": lambda _: MeteredStore(MemoryStore(), StoreCounts()),
     "retry over local": lambda path: _patient(LocalStore(path / "store")),
 }
 
