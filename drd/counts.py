@@ -23,21 +23,25 @@ BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 @dataclass
 class Durations:
-    """A histogram. ``buckets`` counts each alone, not summed up; the last is what took longer than all ends."""
+    """A histogram. ``buckets`` counts each alone, not summed up; the last is what took longer than all ``ends_s``."""
 
     seconds: float = 0.0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    buckets: list[int] = field(default_factory=list)
+    ends_s: tuple[float, ...] = BUCKETS_S
+
+    def __post_init__(self) -> None:
+        self.buckets = self.buckets or [0] * (len(self.ends_s) + 1)
 
     def add(self, seconds: float) -> None:
         """Count one."""
         self.seconds += seconds
-        self.buckets[bisect_left(BUCKETS_S, seconds)] += 1
+        self.buckets[bisect_left(self.ends_s, seconds)] += 1
 
     @property
     def cumulative(self) -> list[tuple[str, float]]:
         """Return ``le`` and how many took at most that long, as Prometheus counts."""
         out, total = [], 0
-        for end, count in zip((*map(str, BUCKETS_S), "+Inf"), self.buckets, strict=True):
+        for end, count in zip((*map(str, self.ends_s), "+Inf"), self.buckets, strict=True):
             total += count
             out.append((end, float(total)))
         return out

@@ -139,6 +139,8 @@ class Overview:
     board: Board | None = None
     error: str = ""
     notices: tuple[Notice, ...] = field(default=())
+    known: bool = True
+    """False until the store was read once: then nothing is known, which is not the same as no backups."""
 
     @property
     def recoverable_to(self) -> datetime | None:

@@ -83,7 +83,7 @@ class Overviews:
         """
         at, board, read = self._ports.now(), self._board(), self._read
         if read is None:
-            return Overview(at=at, sources=(), board=board, error=self._error)
+            return Overview(at=at, sources=(), board=board, error=self._error, known=False)
         jobs = _by_subject(board.jobs if board else ())
         drills = _by_source(read.drills)
         views = tuple(

@@ -81,12 +81,16 @@ class WarmDrills:
             self._runs[place] = found.run
 
     def _forget(self) -> None:
-        """Keep the numbers of all but the newest run of each source in each drill, and not too many of them."""
+        """Keep the numbers of all but the newest run of each source in each drill, not too many, and the last proof."""
         seen: dict[tuple[str, str], int] = {}
+        passed: set[tuple[str, str]] = set()
         for run in self.newest_first():
             key = (run.drill, run.source)
             seen[key] = seen.get(key, 0) + 1
-            if seen[key] > RUNS_KEPT:
+            last_proof = run.verdict == "passed" and key not in passed
+            if run.verdict == "passed":
+                passed.add(key)
+            if seen[key] > RUNS_KEPT and not last_proof:
                 self._runs[(run.drill, run.id)] = None
             elif seen[key] > 1 and (run.environment or len(run.checks) > _FINDINGS_KEPT):
                 self._runs[(run.drill, run.id)] = _slim(run)
