@@ -22,7 +22,7 @@ from pathlib import Path
 from drd.engines.children import Child
 from drd.engines.postgres.digest import ArchivedTableDigest, LargeObjectsDigest
 from drd.engines.postgres.pack import PackWriter
-from drd.engines.postgres.tools import processes_of
+from drd.engines.postgres.tools import open_files_of, processes_of
 from drd.errors import DrdError, SourceError
 from drd.model import Json
 from drd.protocols import ArtifactSink, WorkContext
@@ -182,13 +182,7 @@ class SpoolShipper:
         found: set[str] = set()
         folder = f"{self._folder}/"
         for pid in processes_of(child):
-            table = f"/proc/{pid}/fd"
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                for descriptor in os.listdir(table):  # noqa: PTH208 - done many times a second: Path costs ten times as much
-                    with contextlib.suppress(FileNotFoundError):
-                        target = os.readlink(f"{table}/{descriptor}")  # noqa: PTH115 - as above
-                        if target.startswith(folder):
-                            found.add(target[len(folder) :])
+            found |= {target[len(folder) :] for target in open_files_of(pid) if target.startswith(folder)}
         return found
 
     def _claim(self, streams: ThreadPoolExecutor, packer: ThreadPoolExecutor) -> None:
