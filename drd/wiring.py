@@ -321,4 +321,5 @@ def _tuning(config: Config) -> Tuning:
         spool_root=config.spool.dir,
         spool_limit_bytes=config.spool.limit,
         jobs=min(max(os.cpu_count() or 1, 2), MAX_AUTO_WORKERS),
+        lease_ttl_s=config.daemon.lease.total_seconds(),
     )

@@ -14,6 +14,7 @@ from drd.cli import (
     backup,
     check,
     config,
+    daemon,
     demo,
     documents,
     drill,
@@ -33,7 +34,23 @@ from drd.cli.interrupts import Interrupts
 from drd.cli.session import Session
 from drd.errors import Cancelled, ConfigError, DrdError
 
-VERBS = (backup, restore, listing, show, verify, prune, pin, drill, check, status, runbook, keygen, config, demo)
+VERBS = (
+    backup,
+    restore,
+    listing,
+    show,
+    verify,
+    prune,
+    pin,
+    drill,
+    check,
+    status,
+    daemon,
+    runbook,
+    keygen,
+    config,
+    demo,
+)
 
 EPILOG = """exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 done in part, 10 no such backup or no path to
 the time, 11 lease held, 12 store, 13 database, 14 target not empty, 20 integrity, 21 drill failed, 22 drill not
@@ -104,7 +121,7 @@ def _run(arguments: list[str]) -> int:
     try:
         args = build_parser().parse_args(arguments)
         verb = args.verb
-        with Interrupts(cancel):
+        with getattr(args, "interrupts", Interrupts)(cancel):
             session = Session(getattr(args, "config", None), as_json=as_json, cancel=cancel)
             try:
                 return int(args.run(args, session))

@@ -7,13 +7,16 @@ scheduler knows of all jobs at one moment, the *overview* what can be said of ev
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
 from drd.drills.report import DrillRun
-from drd.model import BackupHead, Notice
+from drd.events import Delivery
+from drd.model import BackupHead, Json, Notice
 from drd.ops.status import SourceStatus
+from drd.timing import Timing
 
 JobKind = Literal["backup", "prune", "verify", "drill", "heartbeat"]
 RunOutcome = Literal["ok", "partial", "failed", "cancelled", "skipped"]
@@ -33,6 +36,19 @@ class Job:
     schedule: str
     subject: str
     longest_gap_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A job with all that doing it needs: when it is due, how long a run may take, and the verb's options.
+
+    ``options`` are words of the command line, such as ``--kind full``.
+    """
+
+    job: Job
+    timing: Timing
+    deadline_s: float
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +164,28 @@ class Overview:
         newest = [view.status.newest for view in self.sources if view.status.configured]
         points = [head.recovery_point for head in newest if head is not None]
         return min(points) if points and len(points) == len(newest) else None
+
+
+class Listener(Protocol):
+    """Who is told of what happens in the daemon, for its numbers. Called from any thread; quick, and raises nothing."""
+
+    def job_ended(self, run: JobRun) -> None:
+        """Take note of a run that ended, whatever its outcome."""
+
+    def job_said(self, job: Job, event: Mapping[str, Json]) -> None:
+        """Take note of an event of the job's process: ``store`` with its numbers, for instance."""
+
+    def told(self, delivery: Delivery) -> None:
+        """Take note of how telling the receivers went; a job's own telling comes through here as well."""
+
+    def reloaded(self, *, ok: bool) -> None:
+        """Take note of an attempt to take a new configuration."""
+
+    def store_answered(self, at: datetime) -> None:
+        """Take note that the store answered the heartbeat."""
+
+    def leads(self, *, leader: bool, lost: bool = False) -> None:
+        """Take note of who plans the jobs; ``lost`` when the lease was taken over from this replica."""
 
 
 class Controls(Protocol):

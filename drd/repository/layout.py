@@ -10,6 +10,7 @@
     restores/<restore-id>.json
     verified/<source>.json
     drills/<drill>/<run-id>.json and .json.sig
+    jobs/<kind>/<schedule>/<source>.json and jobs/drill/<drill>.json
     leases/<name>/<generation>.json
     leases/<name>/<generation>.released.json     only from a role that may not read
 """
@@ -138,7 +139,7 @@ def owner_of(key: str) -> str:
 
 def is_own_key(key: str) -> bool:
     """Whether drd puts objects of that name, or below that folder, at the top of a repository."""
-    own = ("backups/", "pins/", "wal/", "drills/", "restores/", "leases/", "verified/", "drd", ".drd")
+    own = ("backups/", "pins/", "wal/", "drills/", "restores/", "leases/", "verified/", "jobs/", "drd", ".drd")
     return key.startswith(own)
 
 
@@ -202,6 +203,15 @@ def drill_of_key(key: str) -> tuple[str, str] | None:
         return None
     name, run_id = pieces[1], pieces[2].removesuffix(".json")
     return (name, run_id) if is_source_name(name) and is_backup_id(run_id) else None
+
+
+def job_key(job: str) -> str:
+    """Key of the history of one job of the daemon, by its name such as ``backup/hourly/trading-postgres``."""
+    pieces = job.split("/")
+    if not 2 <= len(pieces) <= 3 or not all(map(is_source_name, pieces)):
+        msg = f"not a usable name of a job: {job!r}"
+        raise ConfigError(msg, hint="use a-z, 0-9, dot, dash and underscore, at most 63 characters")
+    return f"jobs/{job}.json"
 
 
 def lease_prefix(name: str) -> str:

@@ -23,6 +23,7 @@ TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 #: Who besides the configuration may read environment variables, and why.
 READS_ENVIRONMENT = {
     "drd/config.py": "the one reader",
+    "drd/wiring_daemon.py": "systemd names its socket there, and a job's process gets all but that",
     "drd/engines/children.py": "hands a named few on to child processes",
     "drd/cli/render.py": "NO_COLOR and TERM say what the terminal wants",
 }

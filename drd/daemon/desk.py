@@ -1,0 +1,399 @@
+"""The desk: knows every job, starts those that are due, and writes down how they went.
+
+Threads: the scheduler says what is due and one dispatcher starts it; each run has a thread that waits for its process.
+One lock guards what is known; nothing slow happens under it. The order of locks is this one, then the scheduler's.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Literal
+
+import structlog
+
+from drd.daemon import planning
+from drd.daemon.leader import Leader
+from drd.daemon.model import Board, JobRun, JobView, Listener, Plan
+from drd.daemon.notebook import Notebook
+from drd.daemon.planning import Record
+from drd.daemon.scheduler import WAKE_S, Scheduler
+from drd.daemon.triggers import PlannedTrigger
+from drd.daemon.waiting import Due, Waiting
+from drd.daemon.work import Active, carry_out, process_of
+from drd.daemon.world import World
+from drd.errors import ConfigError, LeaseError
+from drd.model import Json
+from drd.timing import share_of
+
+_log = structlog.get_logger("drd.daemon")
+_SHORTEST_WAIT_S = 0.02
+
+
+class Desk:
+    """Implements :class:`~drd.daemon.model.Controls`. ``ended`` is called after each run, from its thread."""
+
+    def __init__(
+        self,
+        world: World,
+        leader: Leader,
+        *,
+        listener: Listener,
+        ended: Callable[[JobRun], None],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._world = world
+        self._leader = leader
+        self._listener = listener
+        self._ended = ended
+        self._draw = draw
+        self._started_at = world.ports.now()
+        self._notebook = Notebook()
+        self._planning = False
+        self._draining = False
+        self._paused = False
+        self._reload_error = ""
+        self._waiting = Waiting()
+        self._active: dict[str, Active] = {}
+        self._inbox: queue.SimpleQueue[tuple[str, datetime] | None] = queue.SimpleQueue()
+        self._scheduler = Scheduler(
+            now=world.ports.now,
+            monotonic=world.ports.monotonic,
+            due=lambda job, at: self._inbox.put((job, at)),
+            jumped=self._jumped,
+        )
+        self._dispatcher = threading.Thread(target=self._dispatch, name="drd-dispatcher", daemon=True)
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start both threads; nothing is planned before :meth:`lead`."""
+        self._scheduler.start()
+        self._dispatcher.start()
+
+    # What the outside asks
+
+    def board(self) -> Board:
+        """Return what is known now."""
+        with self._lock:
+            world = self._world
+            known: Literal["starting", "running"] = "running" if self._planning or self._leader.problem else "starting"
+            return Board(
+                at=world.ports.now(),
+                started_at=self._started_at,
+                state="draining" if self._draining else known,
+                paused=self._paused,
+                jobs=tuple(self._view(plan) for plan in world.plans),
+                leader=self._planning,
+                configured_at=world.configured_at,
+                reload_error=self._reload_error,
+                history_error=self._notebook.problem,
+                notices=world.notices,
+            )
+
+    def run_now(self, job: str) -> None:
+        """Plan a run of the job for this moment."""
+        with self._lock:
+            plan = self._world.plan_of(job)
+            if plan is None:
+                known = ", ".join(plan.job.name for plan in self._world.plans) or "none"
+                raise ConfigError(f"no job is called {job}", subject=job, hint=f"jobs: {known}")
+            if self._draining or not self._planning:
+                why = "it is ending" if self._draining else self._leader.problem or "it has not asked the store yet"
+                raise LeaseError(f"this daemon plans no jobs: {why}", subject=job, hint="ask the one that does")
+            now = self._world.ports.now()
+            self._waiting.add(Due(job=plan.job, planned_at=now, not_before=now, why="asked"))
+        self._inbox.put(None)
+
+    def pause(self, *, paused: bool) -> None:
+        """Stop or resume planning new runs; those under way go on. It does not outlast the daemon."""
+        with self._lock:
+            if paused == self._paused:
+                return
+            self._paused = paused
+            _log.info("scheduler.paused" if paused else "scheduler.resumed")
+            if paused:
+                self._waiting.drop()
+            elif self._planning:
+                self._plan_all("resumed")
+        self._inbox.put(None)
+
+    @property
+    def ticked_at(self) -> float:
+        """When the scheduler last looked for due jobs, by the monotonic clock."""
+        return self._scheduler.ticked_at
+
+    # What the heart and the lifecycle ask
+
+    def lead(self) -> None:
+        """Begin to plan: read the history and catch up once what was missed. Raises store errors: nothing began."""
+        with self._lock:
+            if self._planning or self._draining:
+                return
+            world = self._world
+        records = self._notebook.read(world)
+        with self._lock:
+            if world is not self._world or self._draining:
+                return
+            self._notebook.take(records)
+            self._planning = True
+            self._plan_all("leading")
+        _log.info("leader.gained", jobs=len(world.plans))
+        self._listener.leads(leader=True)
+        self._inbox.put(None)
+
+    def step_down(self, why: str) -> None:
+        """Plan nothing more: another daemon does. Runs under way go on, under leases of their own."""
+        with self._lock:
+            if not self._planning:
+                return
+            self._planning = False
+            self._scheduler.plan({}, self._world.ports.now())
+            self._waiting.drop()
+        _log.warning("leader.lost", reason=why)
+        self._listener.leads(leader=False, lost=True)
+
+    def adopt(self, world: World, leader: Leader) -> None:
+        """Go on with a new configuration and its leader; what runs ends as it began."""
+        with self._lock:
+            self._world, self._leader = world, leader
+            self._planning = False
+            self._reload_error = ""
+            self._waiting.drop()
+            self._scheduler.plan({}, world.ports.now())
+
+    def refuse(self, why: str) -> None:
+        """Take note that a new configuration was no good: the old one stays."""
+        with self._lock:
+            self._reload_error = why
+
+    def flush(self) -> None:
+        """Write the history that could not be written before."""
+        if self._planning and self._leader.still():
+            self._notebook.flush(self._world)
+
+    def drain(self) -> None:
+        """Start nothing more; what waits is forgotten, as it is in the history or will be missed."""
+        with self._lock:
+            self._draining = True
+            self._waiting.drop()
+        self._scheduler.shutdown(wait=False)
+
+    def running(self) -> list[Active]:
+        """Return the runs under way."""
+        with self._lock:
+            return list(self._active.values())
+
+    def cancel_all(self) -> None:
+        """Ask every run to end and to undo what it began."""
+        for active in self.running():
+            active.asked = True
+            active.process.ask()
+
+    def kill_all(self) -> None:
+        """End every process of a job at once."""
+        for active in self.running():
+            active.asked = True
+            active.process.kill()
+
+    def stop(self) -> None:
+        """End the dispatcher."""
+        self._stopped = True
+        self._inbox.put(None)
+        self._dispatcher.join(5)
+
+    # Planning
+
+    def _plan_all(self, why: str) -> None:
+        """Plan every job from now on, and put in once what was missed; the caller holds the lock."""
+        world = self._world
+        now = world.ports.now()
+        triggers: dict[str, PlannedTrigger] = {}
+        for plan in world.plans:
+            trigger = self._trigger(plan, now)
+            triggers[plan.job.name] = trigger
+            due = self._due_at_once(plan, trigger, now)
+            if due is not None:
+                self._waiting.add(due)
+        self._scheduler.plan({} if self._paused else triggers, now)
+        if not self._paused:
+            self._scheduler.wakeup()
+        _log.info("scheduler.planned", reason=why, jobs=len(triggers), waiting=len(self._waiting))
+
+    def _last(self, plan: Plan, now: datetime) -> datetime | None:
+        active = self._active.get(plan.job.name)
+        known = planning.last_planned(self._notebook.of(plan.job.name), now)
+        return known if active is None else max(known or active.due.planned_at, min(active.due.planned_at, now))
+
+    def _trigger(self, plan: Plan, now: datetime) -> PlannedTrigger:
+        share = timedelta(seconds=plan.timing.jitter_s * share_of(plan.job.name))
+        return PlannedTrigger(plan.timing, plan.job.name, self._last(plan, now) or now + share)
+
+    def _due_at_once(self, plan: Plan, trigger: PlannedTrigger, now: datetime) -> Due | None:
+        """Return what of a job is to be done before its next planned time: what was missed, or a retry."""
+        if self._paused or plan.job.name in self._active:
+            return None
+        last = self._last(plan, now)
+        if last is None:
+            return None
+        missed = planning.is_missed(
+            last,
+            trigger.after,
+            now,
+            kind=plan.job.kind,
+            grace_s=plan.timing.grace_s,
+            longest_gap_s=plan.job.longest_gap_s,
+        )
+        if missed:
+            return Due(job=plan.job, planned_at=now, not_before=now, why="missed")
+        retry = planning.retry_now(self._notebook.of(plan.job.name), self._world.rules, now)
+        if retry is None:
+            return None
+        return Due(
+            job=plan.job, planned_at=retry.planned_at, not_before=retry.not_before, why="retry", tries=retry.tries
+        )
+
+    def _jumped(self, seconds: float) -> None:
+        _log.warning("clock.jumped", seconds=round(seconds, 1))
+        with self._lock:
+            if self._planning and not self._draining:
+                self._waiting.drop()
+                self._plan_all("clock")
+        self._inbox.put(None)
+
+    # Doing
+
+    def _dispatch(self) -> None:
+        while not self._stopped:
+            try:
+                item = self._inbox.get(timeout=self._wait_s())
+            except queue.Empty:
+                item = None
+            while item is not None:
+                self._put_in(*item)
+                try:
+                    item = self._inbox.get_nowait()
+                except queue.Empty:
+                    item = None
+            self._start_ready()
+
+    def _wait_s(self) -> float:
+        with self._lock:
+            now = self._world.ports.now()
+            at = self._waiting.next_at(now)
+        return WAKE_S if at is None else min(max((at - now).total_seconds(), _SHORTEST_WAIT_S), WAKE_S)
+
+    def _put_in(self, job: str, planned_at: datetime) -> None:
+        with self._lock:
+            plan = self._world.plan_of(job)
+            if plan is not None and self._planning and not self._paused and not self._draining:
+                self._waiting.add(Due(job=plan.job, planned_at=planned_at, not_before=planned_at))
+
+    def _start_ready(self) -> None:
+        with self._lock:
+            while not self._draining and self._planning:
+                now = self._world.ports.now()
+                jobs = [active.plan.job for active in self._active.values()]
+                due = self._waiting.take(now, jobs, self._world.concurrency)
+                if due is None:
+                    return
+                plan = self._world.plan_of(due.job.name)
+                if plan is not None:
+                    self._start(plan, due, now)
+
+    def _start(self, plan: Plan, due: Due, now: datetime) -> None:
+        job, world = plan.job, self._world
+        attempt = self._notebook.of(job.name).failures + 1
+
+        def heard(event: dict[str, Json]) -> None:
+            phase, share = event.get("phase"), event.get("share")
+            active.phase = phase if isinstance(phase, str) else ""
+            active.progress = share if isinstance(share, float) else None
+
+        process = process_of(world, job, self._listener, heard)
+        active = Active(plan, due, world, now, attempt, process)
+        self._active[job.name] = active
+        threading.Thread(target=self._work, args=(active,), name=f"drd-job-{job.name}", daemon=True).start()
+
+    def _work(self, active: Active) -> None:
+        """See one run through; the outermost place of a job."""
+        job = active.plan.job
+        log = _log.bind(job=job.name, **({"drill": job.subject} if job.kind == "drill" else {"source": job.subject}))
+        if not self._leader.still(lambda error: log.warning("leader.unknown", reason=error.message)):
+            with self._lock:
+                self._active.pop(job.name, None)
+            self.step_down(self._leader.problem)
+            return
+        log.info(
+            "job.started", why=active.due.why, attempt=active.attempt, planned_at=active.due.planned_at.isoformat()
+        )
+        result = carry_out(active, self._listener)
+        run = result.run
+        say = log.info if run.outcome in {"ok", "cancelled", "skipped"} else log.error
+        say(
+            "job.ended",
+            outcome=run.outcome,
+            exit_code=run.exit_code,
+            duration_s=round(run.duration_s, 3),
+            **{name: value for name in ("backup", "run", "message", "hint") if (value := getattr(run, name))},
+        )
+        self._note(active, run, final=result.final)
+        self._listener.job_ended(run)
+        self._ended(run)
+
+    def _note(self, active: Active, run: JobRun, *, final: bool) -> None:
+        """Write a run down, here and in the store, and plan its retry."""
+        name = run.job
+        with self._lock:
+            self._active.pop(name, None)
+            world = self._world
+            record = planning.after_run(
+                self._notebook.of(name),
+                run,
+                world.rules,
+                tries=active.due.tries,
+                final=final,
+                next_at=self._scheduler.next_at(name) if self._planning and not self._paused else None,
+                draw=self._draw(),
+            )
+            if world.plan_of(name) is None:
+                return
+            self._notebook.put(name, record)
+            retry = record.retry
+            if retry is not None and self._planning and not self._paused and not self._draining:
+                self._waiting.add(
+                    Due(
+                        job=active.plan.job,
+                        planned_at=retry.planned_at,
+                        not_before=retry.not_before,
+                        why="retry",
+                        tries=retry.tries,
+                    )
+                )
+        self._inbox.put(None)
+        if self._leader.still():
+            self._notebook.save(world, name)
+        else:
+            self.step_down(self._leader.problem)
+
+    # Showing
+
+    def _view(self, plan: Plan) -> JobView:
+        name = plan.job.name
+        record: Record = self._notebook.of(name)
+        active, due = self._active.get(name), self._waiting.of(name)
+        planned_at = self._scheduler.next_at(name) if self._planning and not self._paused else None
+        times = [at for at in (planned_at, due.not_before if due else None) if at is not None]
+        return JobView(
+            job=plan.job,
+            next_run_at=min(times, default=None),
+            retry=due is not None and due.why == "retry" and due.not_before == min(times),
+            running_since=active.started_at if active else None,
+            phase=active.phase if active else "",
+            progress=active.progress if active else None,
+            failures=record.failures,
+            runs=record.runs,
+        )

@@ -1,0 +1,87 @@
+"""The heartbeat: who leads, is the store there, what is new; and whether all parts of the daemon still move."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from drd.daemon.desk import Desk
+from drd.daemon.leader import Leader
+from drd.daemon.model import Listener
+from drd.daemon.world import World
+from drd.errors import Cancelled, DrdError
+
+_log = structlog.get_logger("drd.daemon")
+
+
+class Heart:
+    """A thread that asks the store every while. ``refresh`` is called when it answered: page and alerts look anew."""
+
+    def __init__(
+        self, world: World, leader: Leader, desk: Desk, *, listener: Listener, refresh: Callable[[], None]
+    ) -> None:
+        self._world = world
+        self._leader = leader
+        self._desk = desk
+        self._listener = listener
+        self._refresh = refresh
+        self._poked = threading.Event()
+        self._stop = threading.Event()
+        self._turn = threading.Lock()
+        self._thread = threading.Thread(target=self._beat_on, name="drd-heart", daemon=True)
+        self.store_error = ""
+        """Why the store did not answer the last time it was asked, or empty."""
+        self.answered = False
+        """Whether the store has ever answered."""
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def poke(self) -> None:
+        """Beat at once."""
+        self._poked.set()
+
+    def adopt(self, world: World, leader: Leader) -> None:
+        """Go on with a new configuration; returns when no beat of the old one is under way."""
+        with self._turn:
+            self._world, self._leader = world, leader
+        self.poke()
+
+    def stop(self) -> None:
+        """End; a beat that waits for the store is left to the daemon's end."""
+        self._stop.set()
+        self._poked.set()
+        self._thread.join(2)
+
+    def _beat_on(self) -> None:
+        while not self._stop.is_set():
+            with self._turn:
+                period_s = min(self._world.heartbeat_s, self._world.lease_ttl_s / 2)
+                self._beat()
+            self._poked.wait(period_s)
+            self._poked.clear()
+
+    def _beat(self) -> None:
+        world = self._world
+        try:
+            leads = self._leader.look()
+            if leads:
+                self._desk.lead()
+                self._desk.flush()
+            else:
+                self._desk.step_down(self._leader.problem)
+        except Cancelled:
+            return
+        except DrdError as error:
+            if self.store_error != error.message:
+                _log.error("store.away", reason=error.message, hint=error.hint)
+            self.store_error = error.message
+            return
+        if self.store_error or not self.answered:
+            _log.info("store.answers", leader=leads)
+        self.store_error, self.answered = "", True
+        self._listener.store_answered(world.ports.now())
+        self._refresh()

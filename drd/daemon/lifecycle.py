@@ -1,0 +1,164 @@
+"""From start to end: signals, readiness, reload, and an end that leaves nothing half done.
+
+The main thread does nothing but this. Signals only put a number in a queue (``SimpleQueue.put`` may be called where
+anything was interrupted); they are acted upon here, one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from drd.cancel import CancelToken
+from drd.daemon.desk import Desk
+from drd.daemon.heart import Heart
+from drd.daemon.leader import Leader
+from drd.daemon.model import Listener
+from drd.daemon.scheduler import WAKE_S
+from drd.daemon.systemd import ServiceManager
+from drd.daemon.work import KILL_AFTER_S
+from drd.daemon.world import World
+from drd.errors import Cancelled, DrdError
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LOOK_S = 1.0
+_STUCK_S = 4 * WAKE_S
+_SAME_S = 0.3
+_log = structlog.get_logger("drd.daemon")
+
+
+class Daemon:
+    """The running daemon. ``load`` makes a world of the configuration as it is now; raises ConfigError.
+
+    ``refresh`` is called, from other threads, when the store answered and after each run. ``watchdog_s`` is how often
+    systemd wants to hear of it, 0 for never.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], World],
+        *,
+        listener: Listener,
+        refresh: Callable[[], None],
+        manager: ServiceManager,
+        watchdog_s: float,
+        cancel: CancelToken,
+    ) -> None:
+        self._load = load
+        self._listener = listener
+        self._refresh = refresh
+        self._manager = manager
+        self._watchdog_s = watchdog_s
+        self._cancel = cancel
+        self.world = load()
+        self._leader = Leader(self.world.ports, ttl_s=self.world.lease_ttl_s, cancel=cancel)
+        self.desk = Desk(self.world, self._leader, listener=listener, ended=lambda _run: self._ran())
+        self.heart = Heart(self.world, self._leader, self.desk, listener=listener, refresh=refresh)
+        self._alive_at = 0.0
+
+    def run(self) -> int:
+        """Run until a signal ends it; return the exit code: 0 after a clean end, 130 after a forced one."""
+        with _signals() as signals:
+            self.desk.start()
+            self.heart.start()
+            _log.info("daemon.started", jobs=len(self.world.plans), pid=os.getpid())
+            self._manager.ready()
+            while True:
+                number = _next(signals, _LOOK_S)
+                if number == signal.SIGHUP:
+                    self.reload()
+                elif number is not None:
+                    return self._end(signals, number)
+                self._show_life()
+
+    def reload(self) -> None:
+        """Take the configuration as it is now, as a whole; when anything is wrong with it, the old one stays."""
+        self._manager.reloading(time.monotonic_ns() // 1000)
+        try:
+            world = self._load()
+        except DrdError as error:
+            _log.error("config.refused", reason=error.message, hint=error.hint)
+            self.desk.refuse(error.message)
+            self._listener.reloaded(ok=False)
+        else:
+            old, leader = self.world, self._leader
+            self.world = world
+            self._leader = Leader(world.ports, ttl_s=world.lease_ttl_s, cancel=self._cancel)
+            self.desk.adopt(world, self._leader)
+            leader.release()
+            self.heart.adopt(world, self._leader)
+            old.close()
+            _log.info("config.reloaded", jobs=len(world.plans))
+            self._listener.reloaded(ok=True)
+        self._manager.ready()
+
+    def _ran(self) -> None:
+        self._refresh()
+
+    def _show_life(self) -> None:
+        """Tell systemd that the daemon lives, if its scheduler does."""
+        now = time.monotonic()
+        if self._watchdog_s and now - self._alive_at >= self._watchdog_s / 3:
+            if now - self.desk.ticked_at < _STUCK_S:
+                self._manager.alive()
+                self._alive_at = now
+            else:
+                _log.error("scheduler.stuck", seconds=round(now - self.desk.ticked_at))
+
+    def _end(self, signals: queue.SimpleQueue[int], number: int) -> int:
+        """Start nothing more, give what runs its time, then have it undone; a second signal ends everything at once."""
+        began = time.monotonic()
+        grace_s = self.world.grace_s
+        self._manager.stopping()
+        self.desk.drain()
+        running = [active.plan.job.name for active in self.desk.running()]
+        _log.info("daemon.draining", signal=signal.Signals(number).name, running=running, grace_s=grace_s)
+        asked = False
+        while self.desk.running():
+            second = _next(signals, 0.1)
+            waited = time.monotonic() - began
+            if second in {signal.SIGTERM, signal.SIGINT} and waited > _SAME_S:
+                return self._end_at_once()
+            if not asked and waited >= grace_s:
+                asked = True
+                _log.warning("daemon.cancelling", running=[a.plan.job.name for a in self.desk.running()])
+                self.desk.cancel_all()
+            if waited >= grace_s + KILL_AFTER_S:
+                self.desk.kill_all()
+        self.heart.stop()
+        self._cancel.cancel()  # nobody waits for a store that is away
+        self._leader.release()
+        self.desk.stop()
+        self.world.close()
+        _log.info("daemon.ended", duration_s=round(time.monotonic() - began, 3))
+        return 0
+
+    def _end_at_once(self) -> int:
+        _log.warning("daemon.forced", running=[active.plan.job.name for active in self.desk.running()])
+        self.desk.kill_all()
+        return Cancelled.exit_code
+
+
+def _next(signals: queue.SimpleQueue[int], wait_s: float) -> int | None:
+    try:
+        return signals.get(timeout=wait_s)
+    except queue.Empty:
+        return None
+
+
+@contextmanager
+def _signals() -> Iterator[queue.SimpleQueue[int]]:
+    """Have signals put into a queue, in the main thread's name; what was in force before comes back."""
+    arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
+    before = {number: signal.signal(number, lambda n, _: arrived.put(n)) for number in _SIGNALS}
+    try:
+        yield arrived
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

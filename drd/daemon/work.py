@@ -1,0 +1,178 @@
+"""One run of a job, from the start of its process to a line of history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from drd.daemon.history import stored_text
+from drd.daemon.model import Job, JobRun, Listener, Plan, RunOutcome
+from drd.daemon.runner import Ended, JobProcess, JobProcessError
+from drd.daemon.waiting import Due
+from drd.daemon.world import World
+from drd.errors import (
+    Cancelled,
+    CatalogError,
+    DrdError,
+    IntegrityError,
+    LeaseError,
+    PartialError,
+)
+from drd.events import Delivery, PeerResult
+from drd.model import Json
+from drd.ops.announce import failed_events
+from drd.repository.layout import is_backup_id
+
+KILL_AFTER_S = 60.0
+"""How long a job that was asked to end may take to undo what it began."""
+DRILL_FAILED = 21
+_log = structlog.get_logger("drd.daemon")
+
+
+@dataclass
+class Active:
+    """A run under way. ``phase`` and ``progress`` are the job's own words, as of its last event."""
+
+    plan: Plan
+    due: Due
+    world: World
+    started_at: datetime
+    attempt: int
+    process: JobProcess
+    phase: str = ""
+    progress: float | None = None
+    asked: bool = field(default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended, and whether trying it again cannot help."""
+
+    run: JobRun
+    final: bool
+
+
+def process_of(world: World, job: Job, listener: Listener, heard: Any) -> JobProcess:
+    """Make the process of a job; ``heard`` is called with each progress event."""
+
+    def said(event: dict[str, Json]) -> None:
+        if event.get("event") == "progress":
+            heard(event)
+        elif event.get("event") == "delivery":
+            listener.told(_delivery(event))
+        else:
+            listener.job_said(job, event)
+
+    return JobProcess(world.argv, environ=world.environ, folder=world.folder, said=said)
+
+
+def carry_out(active: Active, listener: Listener) -> Result:
+    """Run the process to its end and say what came of it; raises nothing that a job can cause."""
+    plan, world = active.plan, active.world
+    try:
+        ended = active.process.run(world.request(plan), deadline_s=plan.deadline_s, grace_s=KILL_AFTER_S)
+    except DrdError as error:
+        outcome: RunOutcome = "cancelled" if active.asked else "failed"
+        return _result(active, outcome, error.exit_code, error.message, error.hint, listener)
+    return _judge(active, ended, listener)
+
+
+def _judge(active: Active, ended: Ended, listener: Listener) -> Result:
+    report = ended.report
+    if ended.late:
+        message = f"not done within its deadline of {active.plan.deadline_s:.0f} s, and stopped"
+        hint = "look what the server waits for, or raise the deadline of the schedule or source"
+        return _result(active, "failed", JobProcessError.exit_code, message, hint, listener, report=report)
+    if report is None:
+        outcome: RunOutcome = "cancelled" if active.asked else "failed"
+        code = Cancelled.exit_code if active.asked else JobProcessError.exit_code
+        how = f"by signal {-ended.status}" if ended.status < 0 else f"with exit code {ended.status}"
+        hint = "look at its last lines in the daemon's log, and for the kernel's out-of-memory killer"
+        return _result(active, outcome, code, f"the job's process ended {how}, without a report", hint, listener)
+    code = _number(report.get("exit_code"))
+    error = report.get("error")
+    told: Mapping[str, Json] = error if isinstance(error, dict) else {}
+    words = (_text(told, "message"), _text(told, "hint"))
+    final = code in {DRILL_FAILED, IntegrityError.exit_code} and active.plan.job.kind in {"drill", "verify"}
+    nothing_yet = code == CatalogError.exit_code and active.plan.job.kind in {"verify", "prune"}
+    return _result(
+        active, _outcome(code, nothing_yet), code, *words, listener, report=report, final=final or nothing_yet
+    )
+
+
+def _outcome(code: int, nothing_yet: bool) -> RunOutcome:  # noqa: FBT001
+    if code == 0:
+        return "ok"
+    if code == PartialError.exit_code:
+        return "partial"
+    if code == Cancelled.exit_code:
+        return "cancelled"
+    return "skipped" if code == LeaseError.exit_code or nothing_yet else "failed"
+
+
+def _result(
+    active: Active,
+    outcome: RunOutcome,
+    code: int,
+    message: str,
+    hint: str,
+    listener: Listener,
+    *,
+    report: Mapping[str, Json] | None = None,
+    final: bool = False,
+) -> Result:
+    """Make the line of history; tell of a failed backup where its process could not do so itself."""
+    job = active.plan.job
+    if outcome == "failed" and report is None and job.kind == "backup" and job.subject in active.world.engines:
+        error = JobProcessError(message, hint=hint)
+        engines = {job.subject: active.world.engines[job.subject]}
+        listener.told(active.world.notifier.notify(failed_events(engines, error, active.world.ports.now())))
+    run = JobRun(
+        job=job.name,
+        kind=job.kind,
+        subject=job.subject,
+        planned_at=active.due.planned_at,
+        started_at=active.started_at,
+        finished_at=max(active.world.ports.now(), active.started_at),
+        outcome=outcome,
+        attempt=active.attempt,
+        exit_code=code,
+        message=stored_text(message),
+        hint=stored_text(hint),
+        backup=_id(report, "backup"),
+        run=_id(report, "run"),
+    )
+    return Result(run, final)
+
+
+def _delivery(event: Mapping[str, Json]) -> Delivery:
+    told = event.get("peers")
+    peers = [
+        PeerResult(
+            _text(peer, "peer"),
+            "ok" if peer.get("outcome") == "ok" else "failed",
+            _number(peer.get("attempts")),
+            _text(peer, "message"),
+        )
+        for peer in (told if isinstance(told, list) else [])
+        if isinstance(peer, dict)
+    ]
+    return Delivery(_number(event.get("events")), tuple(peers))
+
+
+def _id(report: Mapping[str, Json] | None, name: str) -> str:
+    value = (report or {}).get(name)
+    return value if isinstance(value, str) and is_backup_id(value) else ""
+
+
+def _text(values: Mapping[str, Json], name: str) -> str:
+    value = values.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Json) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 1

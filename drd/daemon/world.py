@@ -1,0 +1,45 @@
+"""What one validated configuration means to the daemon; a reload replaces it as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from drd.daemon.model import Plan
+from drd.daemon.planning import Rules
+from drd.model import Json, Notice
+from drd.ops.ports import Ports
+from drd.protocols import Notifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """All that the daemon needs, and no configuration.
+
+    ``engines`` are the configured sources with their kind. ``argv`` starts the process of a job, in ``environ``, with
+    ``folder`` for its temporary files (None: the system's); ``request`` makes what it is told. ``close`` releases the
+    store.
+    """
+
+    plans: tuple[Plan, ...]
+    rules: Rules
+    concurrency: int
+    grace_s: float
+    heartbeat_s: float
+    lease_ttl_s: float
+    ports: Ports
+    notifier: Notifier
+    engines: Mapping[str, str]
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    folder: Path | None
+    request: Callable[[Plan], Mapping[str, Json]]
+    configured_at: datetime
+    close: Callable[[], None]
+    notices: tuple[Notice, ...] = ()
+
+    def plan_of(self, job: str) -> Plan | None:
+        """Return the plan of a job by its name."""
+        return next((plan for plan in self.plans if plan.job.name == job), None)

@@ -1,0 +1,147 @@
+"""What the daemon is made of, as a configuration and systemd have it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from drd.cancel import CancelToken
+from drd.config import Config, load_text, read_text
+from drd.config_daemon import ScheduleConfig
+from drd.config_drills import DrillConfig
+from drd.daemon.model import Job, JobKind, Plan
+from drd.daemon.planning import Rules
+from drd.daemon.world import World
+from drd.model import Json, Notice
+from drd.timing import Timing, longest_gap_s
+from drd.wiring import Services
+from drd.wiring_notify import notifier_of
+
+JOB_ARGV = (sys.executable, "-m", "drd.cli.job")
+MARGIN_S = 600.0
+"""A job's process may take so much longer than the source's own deadline: for its end, and for prune."""
+OTHER_DEADLINE_S = 6 * 3600.0
+SAMPLE = "5%"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What systemd tells the service by its environment (systemd.exec(5), sd_notify(3)); empty or 0 without it."""
+
+    notify_socket: str
+    watchdog_s: float
+    state_dir: Path | None
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str] = os.environ) -> Service:
+        """Read it."""
+        usec = environ.get("WATCHDOG_USEC", "")
+        mine = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        folder = environ.get("STATE_DIRECTORY", "").split(":")[0]
+        return cls(
+            environ.get("NOTIFY_SOCKET", ""),
+            int(usec) / 1e6 if mine and usec.isascii() and usec.isdigit() else 0.0,
+            Path(folder) if folder else None,
+        )
+
+
+def job_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of a job's process: the daemon's own, without what systemd meant for the daemon alone."""
+    own = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    return {name: value for name, value in environ.items() if name not in own}
+
+
+def load_world(path: Path, service: Service, cancel: CancelToken) -> World:
+    """Read, validate and wire a configuration as a whole; raises ConfigError, and then nothing was opened."""
+    text = read_text(path)
+    config = load_text(text, path, check_references=True)
+    return world_of(config, text, path, service, cancel)
+
+
+def world_of(config: Config, text: str, path: Path, service: Service, cancel: CancelToken) -> World:
+    """Wire a configuration; ``text`` and ``path`` are what it was read from, for the processes of jobs."""
+    settings = config.daemon
+    services = Services(config, cancel=cancel, progress=lambda _: None)
+    state_dir = settings.state_dir or service.state_dir
+    place = str(path.absolute())
+
+    def request(plan: Plan) -> dict[str, Json]:
+        return {
+            "config": text,
+            "path": place,
+            "kind": plan.job.kind,
+            "subject": plan.job.subject,
+            "options": list(plan.options),
+        }
+
+    return World(
+        plans=tuple(plans_of(config)),
+        rules=Rules(
+            first_s=settings.retry.first.total_seconds(),
+            longest_s=settings.retry.longest.total_seconds(),
+            attempts=settings.retry.attempts,
+        ),
+        concurrency=settings.concurrency,
+        grace_s=settings.grace.total_seconds(),
+        heartbeat_s=settings.heartbeat.total_seconds(),
+        lease_ttl_s=settings.lease.total_seconds(),
+        ports=services.ports,
+        notifier=notifier_of(config, cancel),
+        engines={name: source.type for name, source in config.sources.items()},
+        argv=JOB_ARGV,
+        environ=job_environment(),
+        folder=state_dir / "tmp" if state_dir else None,
+        request=request,
+        configured_at=services.ports.now(),
+        close=services.close,
+        notices=tuple(Notice("config", text) for text in config.warnings),
+    )
+
+
+def plans_of(config: Config) -> list[Plan]:
+    """Return every job of a configuration: each schedule with each of its sources, each drill that has its times."""
+    out: list[Plan] = []
+    zone = config.daemon.time_zone
+    for name, schedule in config.schedules.items():
+        timing = schedule.timing(zone)
+        if timing is None:
+            continue
+        for source in dict.fromkeys(schedule.sources or config.sources):
+            deadline_s = _deadline_s(config, schedule, source)
+            out += [_plan(schedule.do, name, source, timing, deadline_s, _options(schedule))]
+    for name, drill in config.drills.items():
+        timing = drill.timing(zone)
+        if timing is not None:
+            out.append(_plan("drill", name, name, timing, _drill_deadline_s(config, drill), ()))
+    return out
+
+
+def _plan(
+    kind: JobKind, schedule: str, subject: str, timing: Timing, deadline_s: float, options: tuple[str, ...]
+) -> Plan:
+    name = f"drill/{schedule}" if kind == "drill" else f"{kind}/{schedule}/{subject}"
+    job = Job(name=name, kind=kind, schedule=schedule, subject=subject, longest_gap_s=longest_gap_s(timing))
+    return Plan(job=job, timing=timing, deadline_s=deadline_s, options=options)
+
+
+def _deadline_s(config: Config, schedule: ScheduleConfig, source: str) -> float:
+    if schedule.deadline is not None:
+        return schedule.deadline.total_seconds()
+    if schedule.do == "backup":
+        return config.sources[source].deadline.total_seconds() + MARGIN_S
+    return OTHER_DEADLINE_S
+
+
+def _drill_deadline_s(config: Config, drill: DrillConfig) -> float:
+    """Return the sum of the budgets of its runs: of each source, each kind of choice."""
+    runs = max(len(drill.sources or config.sources), 1) * len(drill.select)
+    return runs * drill.budgets.time.total_seconds() + MARGIN_S
+
+
+def _options(schedule: ScheduleConfig) -> tuple[str, ...]:
+    if schedule.do == "backup":
+        return ("--kind", schedule.kind or "auto")
+    return ("--sample", schedule.sample or SAMPLE) if schedule.do == "verify" else ("--apply",)
