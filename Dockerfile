@@ -66,7 +66,8 @@ WORKDIR /var/lib/drd
 VOLUME ["/var/lib/drd", "/var/spool/drd"]
 EXPOSE 8088
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-m", "drd.cli.health"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
+  CMD python -m drd.cli.health "${DRD_DAEMON__LISTEN:-127.0.0.1:8088}"
 ENTRYPOINT ["tini", "--", "drd"]
 CMD ["daemon"]
 ARG VERSION=0.1.0

@@ -13,9 +13,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import docker
 import docker.errors
 
-import docker
 from devstack import obtain
 from devstack.errors import DevstackError, ServiceMissing
 

@@ -1,17 +1,16 @@
 """Ask the daemon of this machine whether it is alive: exit 0 or 1. For health checks of containers, so it is light.
 
-``python -m drd.cli.health [URL]``. Without a URL: what ``DRD_DAEMON__LISTEN`` says (see ``daemon.listen``), else
-``127.0.0.1:8088``. Imports nothing but the standard library: it is run every half a minute for years.
+``python -m drd.cli.health [ADDRESS]``: as in ``daemon.listen``, or a URL; without one, the default of that key.
+Imports nothing but the standard library: it is run every half a minute for years.
 """
 
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import ssl
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 DEFAULT_LISTEN = "127.0.0.1:8088"
 TIMEOUT_S = 4.0
@@ -29,10 +28,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print one word and return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    address = given[0] if given else environ.get("DRD_DAEMON__LISTEN") or DEFAULT_LISTEN
+    address = given[0] if given else DEFAULT_LISTEN
     try:
         status = _status(address)
     except (OSError, http.client.HTTPException, ValueError) as error:
