@@ -93,12 +93,21 @@ def recover(ports: Ports, target: Source, record: RestoreRecord) -> list[Notice]
         of_source(error, "restore", target.name)
         raise
     replaced = found.replaced if found.replaced is not None else record.kept is not None
+    if not replaced:
+        unpin_all(ports, record)
     Restores(ports.store).put(record.now("replaced" if replaced else "failed", ports.now()))
     if replaced:
         text = f"the restore {record.id} had put its data in place; to go back: drd restore undo {record.id}"
     else:
         text = f"the restore {record.id} was interrupted and undone; the data is as it was before"
     return [Notice("restore-recovered", text), *found.notices]
+
+
+def unpin_all(ports: Ports, record: RestoreRecord) -> None:
+    """Let retention decide again about the backups that a restore pinned as a way back."""
+    pins = Pins(ports.store)
+    for backup_id in pins.made_by(record.source, record.id) | ({record.kept} if record.kept else set()):
+        pins.unpin(record.source, backup_id)
 
 
 def replacer_of(target: Source) -> Replacer:
@@ -115,7 +124,8 @@ def put_backup_back(
 ) -> RestoreRecord:
     """Load the backup that keeps a restore's old data; what is there now is backed up before and is what is kept then.
 
-    The caller holds the lease. Returns the record, still being undone.
+    The caller holds the lease. Returns the record, still being undone, with what is kept now; the pin of what was
+    kept before is the caller's to take away once that is written.
     """
     if record.kept is None:
         raise CatalogError(f"the restore {record.id} was interrupted before the old data was saved: it is untouched")
@@ -123,12 +133,11 @@ def put_backup_back(
 
     def save_old(engine: Engine) -> None:
         made, _, told = back_up_under(ports, replace(target, engine=engine), ports.repository.open().id, lease, None)
-        Pins(ports.store).pin(made.source, made.id, ports.now())
+        Pins(ports.store).pin(made.source, made.id, ports.now(), restore=record.id)
         notices.extend(told)
         saved.append(made.id)
 
     _load(ports, target, record.id, record.kept, save_old)
-    Pins(ports.store).unpin(record.source, record.kept)
     return record.now("undoing", ports.now(), kept=saved[0])
 
 
@@ -212,7 +221,7 @@ class _InPlace(Attempt):
         """Back the live data up, where that is how it is kept; from here on the record names the way back."""
         live = replace(self._item.into, engine=engine)
         saved, _, notices = back_up_under(self._ports, live, repository_id, lease, None)
-        Pins(self._ports.store).pin(saved.source, saved.id, self._ports.now())
+        Pins(self._ports.store).pin(saved.source, saved.id, self._ports.now(), restore=self._record.id)
         self.notices += notices
         self._enter("swapping", kept=saved.id)
 
@@ -235,9 +244,9 @@ class _InPlace(Attempt):
                 found = Recovered(replaced=False)
             if found.replaced and isinstance(error, DrdError):
                 error.add_hint(f"its data is in place all the same; to go back: drd restore undo {self._record.id}")
+            if not found.replaced:
+                unpin_all(self._ports, self._record)
             self._enter("replaced" if found.replaced else "failed")
-            if self._record.kept and not found.replaced:
-                Pins(self._ports.store).unpin(self._item.source, self._record.kept)
         except (DrdError, Cancelled) as failure:
             if isinstance(error, DrdError):
                 error.add_hint(

@@ -9,7 +9,7 @@ from drd.model import Notice
 from drd.ops.backup import hold_lease
 from drd.ops.failures import of_source
 from drd.ops.ports import Ports, Source
-from drd.ops.replace import put_backup_back, recover, replacer_of
+from drd.ops.replace import put_backup_back, recover, replacer_of, unpin_all
 from drd.repository.pins import Pins
 from drd.repository.restores import RestoreRecord, Restores
 
@@ -44,15 +44,18 @@ def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
                 raise CatalogError(f"the restore {record.id} cannot be undone: {why}", hint="see: drd restore list")
             if record.phase == "undone":
                 return Undone(record, tuple(replacer.undo(record.id)) if record.kept is None else (record.kept,))
-            record = record.now("undoing", ports.now())
+            kept, record = record.kept, record.now("undoing", ports.now())
             records.put(record)
             if replacer.keeps == "backup":
                 record = put_backup_back(ports, target, record, lease, notices)
-                names: tuple[str, ...] = (record.kept,) if record.kept else ()
+                # One that was killed may have saved what it found as well: which of both was wanted is for a person.
+                names = tuple(sorted(Pins(ports.store).made_by(record.source, record.id) - {kept}))
             else:
                 names = tuple(replacer.undo(record.id))
             record = record.now("undone", ports.now())
             records.put(record)
+            if kept:
+                Pins(ports.store).unpin(record.source, kept)
     except DrdError as error:
         of_source(error, "restore", target.name)
         raise
@@ -76,9 +79,8 @@ def drop_old(ports: Ports, target: Source, restore_id: str) -> Undone:
                 )
             names: tuple[str, ...] = ()
             if replacer.keeps == "backup":
-                if record.kept and record.phase != "dropped":
-                    Pins(ports.store).unpin(record.source, record.kept)
-                    names = (record.kept,)
+                names = (record.kept,) if record.kept and record.phase != "dropped" else ()
+                unpin_all(ports, record)
             else:
                 names = tuple(replacer.drop_old(record.id))
             if record.phase != "failed":
