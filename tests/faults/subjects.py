@@ -78,6 +78,10 @@ class Subject(ABC):
     def fill(self, megabytes: float, seed: int = 1) -> None:
         """Put that much random data into the source, in place of what was there."""
 
+    def grow(self, megabytes: float) -> None:
+        """Add that much to what is there, where a backup can build on the one before."""
+        raise NotImplementedError
+
     @abstractmethod
     def source_digest(self) -> str:
         """Digest the source's rows."""
@@ -132,6 +136,16 @@ class PostgresSubject(Subject):
                      (SELECT string_agg(encode(sha256((%s::text || n || '-' || m)::bytea), 'base64'), '')
                         FROM generate_series(1, 22) m) FROM generate_series(1, %s) n""",
                 (str(seed), int(megabytes * 1000)),
+            )
+
+    def grow(self, megabytes: float) -> None:
+        with self.server.connect(self.database) as session:
+            session.execute(
+                """INSERT INTO big SELECT n,
+                     (SELECT string_agg(encode(sha256((n || '+' || m)::bytea), 'base64'), '')
+                        FROM generate_series(1, 22) m)
+                     FROM generate_series((SELECT max(id) + 1 FROM big), (SELECT max(id) FROM big) + %s) n""",
+                (int(megabytes * 1000),),
             )
 
     def _digest(self, database: str) -> str:
@@ -292,6 +306,19 @@ class ClickHouseSubject(Subject):
                 f"INSERT INTO {self.database}.{table} "
                 f"SELECT number + {seed}, randomString(1000, {seed}) FROM numbers({rows})"
             )
+
+    def grow(self, megabytes: float) -> None:
+        self.server.query(f"SYSTEM STOP MERGES {self.database}.big")
+        for part in range(4):
+            rows, first = int(megabytes * 250), 1_000_000 * (part + 1)
+            self.server.query(
+                f"INSERT INTO {self.database}.big SELECT number + {first}, randomString(1000) FROM numbers({rows})"
+            )
+
+    def close(self) -> None:
+        """Drop everything."""
+        self.clear()
+        self.server.query(f"DROP DATABASE IF EXISTS {self.database} SYNC")
 
     def _digest(self, server: ClickHouse) -> str:
         return "; ".join(

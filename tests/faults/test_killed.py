@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
+from devstack.postgres import Postgres
 from devstack.s3 import SeaweedS3
 from tests.faults.conftest import MakeSite, RestoreSite, slow_down, spools
-from tests.faults.subjects import ClickHouseSubject, Subject, family, names_of, parts_in_store, wait_for
+from tests.faults.subjects import (
+    ClickHouseSubject,
+    PostgresSubject,
+    Subject,
+    family,
+    names_of,
+    parts_in_store,
+    wait_for,
+)
 from tests.support.drd_site import Site
 
 pytestmark = pytest.mark.faults
@@ -45,6 +55,44 @@ def test_killed_backup(make_site: MakeSite, subject: Subject) -> None:
     restored = site("restore", "--at", first["recovery_point"], "--json", "--source", subject.name, *subject.into())
     assert restored.succeeds().json["restores"][0]["backup"] == first["id"]
     assert subject.target_digest() == subject.source_digest()
+
+
+@pytest.fixture(params=["pg", "clickhouse"])
+def growing(request: pytest.FixtureRequest) -> Iterator[PostgresSubject | ClickHouseSubject]:
+    """Give each database whose backups build on each other, of its own and with some megabytes in it."""
+    server = request.getfixturevalue(request.param).server
+    made: PostgresSubject | ClickHouseSubject
+    if isinstance(server, Postgres):
+        made = PostgresSubject(server)
+    else:
+        made = ClickHouseSubject(server, request.getfixturevalue("clickhouse_target"))
+    made.fill(6)
+    yield made
+    made.close()
+
+
+def test_killed_incremental_backup(make_site: MakeSite, growing: PostgresSubject | ClickHouseSubject) -> None:
+    """The parent is whole, restores, and is built on again; what the killed one stored goes with the next."""
+    site = make_site(growing)
+    parent = site("backup", "now", "--json").succeeds().json["backups"][0]
+    then = growing.source_digest()
+    growing.grow(8)
+    killed_backup(site, growing)
+    assert [b["id"] for b in site("list", "--json").succeeds().json["backups"]] == [parent["id"]]
+    checked = site("verify", "--deep", "--json").succeeds().json
+    assert (checked["outcome"], len(checked["unfinished"])) == ("ok", 1)
+
+    rerun = site("backup", "now", "--json").succeeds().json["backups"][0]
+    assert (rerun["kind"], rerun["parent"]) == ("incremental", parent["id"])
+    assert parent["stored_bytes"] < rerun["stored_bytes"] < 10 << 20
+    assert "swept" in {warning["code"] for warning in rerun["warnings"]}
+    checked = site("verify", "--deep", "--json").succeeds().json
+    assert (checked["outcome"], checked["unfinished"]) == ("ok", [])
+    for made, digest in ((parent, then), (rerun, growing.source_digest())):
+        growing.clear()
+        (line,) = site("restore", "--at", made["recovery_point"], "--json", *growing.into()).succeeds().json["restores"]
+        assert line["backup"] == made["id"]
+        assert growing.target_digest() == digest
 
 
 def test_killed_backup_ends_on_the_server(make_site: MakeSite, subject: Subject) -> None:
