@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents, render
 from drd.cli.session import Session
-from drd.cli.verify import coverage_words
 
 if TYPE_CHECKING:  # pulls in the repository
     from drd.ops.status import SourceStatus, StatusReport
+
+_MARKS = {"act": "failed", "look": "warning", "note": "planned"}
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -84,32 +85,17 @@ def _row(item: SourceStatus) -> tuple[str, ...]:
 
 
 def _remarks(report: StatusReport) -> list[str]:
-    out = [f"{render.mark('failed')} {notice.message}" for notice in report.notices]
+    from drd.ops.remarks import remarks
+
+    out = []
     if report.ask_for is not None:
         out.append(f'{render.mark("planned")} the newest of each: drd restore --at "{render.point(report.ask_for)}"')
-    for item in report.sources:
-        name, failed, warning = item.source, render.mark("failed"), render.mark("warning")
-        if item.damaged:
-            out.append(f"{failed} {name}: {render.plural(item.damaged, 'damaged backup')}; see: drd verify {name}")
-        if item.untrusted:
-            held = render.plural(item.untrusted, "backup")
-            out.append(f"{failed} {name}: {held} not signed by a trusted key, and not counted; see: drd verify {name}")
-        if item.last_drill is not None and item.last_drill.verdict != "passed":
-            run = item.last_drill
-            why = run.error.message if run.error else next((c.detail for c in run.checks if c.outcome == "failed"), "")
-            what = "failed" if run.verdict == "failed" else "could not be carried out"
-            mark = failed if run.verdict == "failed" else warning
-            out.append(f"{mark} {name}: its last drill {what}: {why}. See: drd drill show {run.id}")
-        if item.within_rpo is False:
-            out.append(f"{failed} {name} is past its RPO. Try: drd check {name}; drd backup now {name}")
-        if item.from_future:
-            taken = render.plural(item.from_future, "backup")
-            out.append(f"{warning} {name}: {taken} dated in the future: a clock was wrong, here or when taken")
-        if item.coverage.damaged:
-            damaged = render.plural(item.coverage.damaged, "object")
-            out.append(f"{failed} {name}: {damaged} damaged when last read; see: drd verify {name} --sample 1%")
-        if item.coverage.read_bytes and not item.coverage.unknown:
-            out.append(f"{render.mark('planned')} {name}: {coverage_words(item.coverage)} (drd verify)")
-        if not item.configured:
-            out.append(f"{warning} {name} is in the store but not in the configuration")
+    for remark in remarks(report):
+        if remark.code == "no-backup":  # the answer says it
+            continue
+        out.append(f"{render.mark(_MARKS[remark.urgency])} {remark.message}{_try(remark.commands)}")
     return out
+
+
+def _try(commands: tuple[str, ...]) -> str:
+    return f". Try: {'; '.join(commands)}" if commands else ""

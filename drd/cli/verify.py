@@ -10,7 +10,6 @@ from drd.cli.session import Session
 from drd.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:  # pulls in the repository
-    from drd.ops.coverage import Coverage
     from drd.ops.sampling import Budget
     from drd.ops.verify import VerifyReport
 
@@ -79,6 +78,8 @@ def _budget(text: str) -> Budget:
 
 
 def _print(report: VerifyReport) -> None:
+    from drd.ops.coverage import coverage_words
+
     for item in report.backups:
         print(f"{render.mark(item.outcome)} {item.source}  {item.id}")
         for problem in item.problems:
@@ -101,16 +102,3 @@ def _print(report: VerifyReport) -> None:
         how = f"presence and sizes; {read} read"
     good = len(report.backups) - bad
     print(f"{render.mark(report.outcome)} {good} of {render.plural(len(report.backups), 'backup')} verified ({how})")
-
-
-def coverage_words(covered: Coverage) -> str:
-    """Say how much of a source was read back, and when."""
-    if covered.unknown:
-        return covered.unknown
-    share = 100 * covered.read_bytes // covered.total_bytes if covered.total_bytes else 100
-    words = f"{share} % of {render.size(covered.total_bytes)} read back"
-    if covered.oldest_read_at:
-        words += f", the oldest on {render.point(covered.oldest_read_at)}"
-    if covered.damaged:
-        words += f", {render.plural(covered.damaged, 'object')} damaged"
-    return words

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from drd import wording
 from drd.model import BackupHead
 from drd.ops.ports import Ports
 from drd.ops.sampling import load
@@ -43,3 +44,16 @@ def coverage(ports: Ports, source: str, heads: Sequence[BackupHead]) -> Coverage
             read_bytes += min(reading.read_bytes, head.stored_bytes)
     total = sum(head.stored_bytes for head in heads)
     return Coverage(source, total, read_bytes, min(times, default=None), damaged, notice.message if notice else "")
+
+
+def coverage_words(covered: Coverage) -> str:
+    """Say how much of a source was read back, and when."""
+    if covered.unknown:
+        return covered.unknown
+    share = 100 * covered.read_bytes // covered.total_bytes if covered.total_bytes else 100
+    words = f"{share} % of {wording.size(covered.total_bytes)} read back"
+    if covered.oldest_read_at:
+        words += f", the oldest on {wording.point(covered.oldest_read_at)}"
+    if covered.damaged:
+        words += f", {wording.plural(covered.damaged, 'object')} damaged"
+    return words
