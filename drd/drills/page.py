@@ -5,25 +5,23 @@ from __future__ import annotations
 from html import escape
 
 from drd.drills.history import RecordedRun
+from drd.drills.look import LOOK
 from drd.drills.phases import PHASES
 from drd.drills.report import DrillRun
 from drd.model import Finding
 from drd.wording import number, size, span, when
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1c2430;--dim:#5a6676;--line:#d8dee6;--paper:#fff;--soft:#f4f6f9;
---good:#1f7a4d;--bad:#b3261e;--doubt:#8a5a00}
-@media (prefers-color-scheme:dark){:root{--ink:#e6eaf0;--dim:#9aa6b6;--line:#333c48;--paper:#14181e;--soft:#1c222b;
---good:#5fcf97;--bad:#ff8a80;--doubt:#f0b849}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;max-width:60rem;
-padding:1.5rem;font-variant-numeric:tabular-nums}
-h1{font-size:1.7rem;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p{margin:.3rem 0}
+STYLE = (
+    LOOK
+    + """
+body{max-width:60rem}
+h1{font-size:1.7rem;margin:.2rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
 .passed{color:var(--good)}.failed{color:var(--bad)}.unverified,.warning{color:var(--doubt)}.skipped,.dim{color:var(--dim)}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.35rem .6rem .35rem 0;
 border-bottom:1px solid var(--line)}
 td.seen{overflow-wrap:anywhere}td.outcome,th{white-space:nowrap}
 th{font-weight:600;font-size:.9rem;color:var(--dim)}
-td.time{white-space:nowrap;text-align:right}code,pre{font:14px/1.5 ui-monospace,monospace}
+td.time{white-space:nowrap;text-align:right}
 pre{background:var(--soft);padding:.8rem;overflow-x:auto}svg{width:100%;height:auto}
 svg text{font:14px system-ui,sans-serif;fill:var(--ink)}
 .drawing{overflow-x:auto}.drawing svg{min-width:34rem}
@@ -32,6 +30,7 @@ svg text{font:14px system-ui,sans-serif;fill:var(--ink)}
 .evidence td{display:block;border:0;padding:0}.evidence th{display:none}td.time{text-align:left;color:var(--dim)}}
 @media print{body{max-width:none}}
 """
+)
 _WORDS = {
     "passed": "Passed",
     "failed": "Failed",
@@ -52,7 +51,7 @@ def page(found: RecordedRun) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Drill {_WORDS[run.verdict].lower()}: {_e(run.source)} {_e(run.id)}</title>"
-        f"<style>{_STYLE}</style></head>\n<body>\n"
+        f"<style>{STYLE}</style></head>\n<body>\n"
         + _verdict(run)
         + _error(run)
         + _trouble(run)

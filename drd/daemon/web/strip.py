@@ -1,0 +1,189 @@
+"""The last 30 days of a source, drawn: what was backed up, what a drill proved, what failed, and where nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby, pairwise
+
+from markupsafe import Markup
+
+from drd import wording
+from drd.daemon.model import JobRun, SourceView
+from drd.daemon.web.drawing import legible, percent
+from drd.drills.report import DrillRun
+
+DAYS = 30
+_SPAN = timedelta(days=DAYS)
+_SLOTS = 180
+_UNIT = 4  # of drawing to a slot: a mark and the space behind it
+_WIDTH = _SLOTS * _UNIT
+_HEIGHT = 40
+_MARKS_Y, _DRILLS_Y = 13, 33
+_LEVELS = ("", "gone", "incremental", "full")
+_PATIENCE, _GRACE = 1.25, timedelta(minutes=15)
+"""A backup is missing when the planned time between two is over by a quarter and this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time in which a backup was planned and none was made; ``open`` when it lasts."""
+
+    start: datetime
+    end: datetime
+    open: bool = False
+
+    @property
+    def length_s(self) -> float:
+        """How long it is."""
+        return (self.end - self.start).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """The drawing, and the same in words."""
+
+    svg: Markup
+    words: str
+
+
+def strip(view: SourceView, now: datetime) -> Strip:
+    """Draw a source's last 30 days. Its size does not grow with the number of backups, drills or attempts."""
+    start = now - _SPAN
+    runs = [run for job in view.jobs if job.job.kind == "backup" for run in job.runs]
+    levels = _levels(view, runs, start, now)
+    holes = gaps(view, now)
+    failed = [run for run in runs if run.outcome == "failed" and start <= run.started_at <= now]
+    drills = [run for run in view.drills if start <= _proved(run) <= now]
+    words = _words(view, holes, failed, drills, start, now)
+    newest = view.status.newest
+    latest_drill = view.status.last_drill
+    return Strip(
+        Markup(
+            '<svg class="strip" width="100%" height="{h}" role="img" aria-label="{label}">'
+            '<svg viewBox="0 0 {w} {h}" preserveAspectRatio="none" width="100%" height="{h}">'
+            '<path class="ground" d="M0 23.5H{w}"/>{marks}{gaps}</svg>{failed}{drills}</svg>'
+        ).format(
+            h=_HEIGHT,
+            w=_WIDTH,
+            label=legible(f"The last {DAYS} days of {view.name}: {words}"),
+            marks=_marks(levels),
+            gaps=Markup().join(_gap(hole, start) for hole in holes),
+            failed=_uses(
+                (
+                    (
+                        "attempt now" if newest is None or run.started_at > newest.recovery_point else "attempt",
+                        run.started_at,
+                    )
+                    for run in failed
+                ),
+                _MARKS_Y,
+                start,
+            ),
+            drills=_uses(
+                (
+                    (f"{run.verdict}{' now' if latest_drill and run.id == latest_drill.id else ''}", _proved(run))
+                    for run in drills
+                ),
+                _DRILLS_Y,
+                start,
+            ),
+        ),
+        words,
+    )
+
+
+def gaps(view: SourceView, now: datetime) -> tuple[Gap, ...]:
+    """Return where backups were planned and none was made in the last 30 days, oldest first.
+
+    What was made and removed since is no gap. Before the jobs' history begins nobody knows: the past holds no gap
+    then, but what follows the newest backup does, as that is never removed.
+    """
+    if view.longest_gap_s is None:
+        return ()
+    start, allowed = now - _SPAN, timedelta(seconds=view.longest_gap_s) * _PATIENCE + _GRACE
+    runs = [run for job in view.jobs if job.job.kind == "backup" for run in job.runs]
+    known_since = max(start, min((run.planned_at for run in runs), default=now))
+    made = {head.recovery_point for head in view.backups}
+    made |= {run.started_at for run in runs if run.backup}
+    times = sorted(at for at in made if at <= now)
+    found = [
+        Gap(max(before, known_since), after)
+        for before, after in pairwise(times)
+        if after - max(before, known_since) > allowed
+    ]
+    if times and now - times[-1] > allowed:
+        found.append(Gap(max(times[-1], start), now, open=True))
+    return tuple(found)
+
+
+def _levels(view: SourceView, runs: Sequence[JobRun], start: datetime, now: datetime) -> bytearray:
+    """Return the best of what lies in each slot, as an index of :data:`_LEVELS`."""
+    levels, slot = bytearray(_SLOTS), _SPAN / _SLOTS
+    ids = {head.id for head in view.backups}
+    gone = ((run.started_at, 1) for run in runs if run.backup and run.backup not in ids)
+    kept = ((head.recovery_point, 3 if head.kind == "full" else 2) for head in view.backups)
+    for at, level in (*gone, *kept):
+        if start <= at <= now:
+            index = min(_SLOTS - 1, int((at - start) / slot))
+            levels[index] = max(levels[index], level)
+    return levels
+
+
+def _marks(levels: bytearray) -> Markup:
+    """Draw slots as dashes of one line for each unbroken run of a kind: few bytes however many there are."""
+    paths: dict[int, str] = {}
+    for level, group in groupby(enumerate(levels), key=lambda pair: pair[1]):
+        indexes = [index for index, _ in group]
+        if level:
+            y = 13 if level == 3 else 17
+            paths[level] = paths.get(level, "") + f"M{indexes[0] * _UNIT} {y}h{len(indexes) * _UNIT}"
+    return Markup().join(
+        Markup('<path class="{}" d="{}"/>').format(_LEVELS[level], path) for level, path in sorted(paths.items())
+    )
+
+
+def _gap(hole: Gap, start: datetime) -> Markup:
+    left, right = ((at - start) / _SPAN * _WIDTH for at in (hole.start, hole.end))
+    left = min(left + (_UNIT if right - left > 3 * _UNIT else 0), right - 2)  # beside the mark of the backup before it
+    return Markup('<rect class="gap{}" x="{:.1f}" y="4" width="{:.1f}" height="18"/>').format(
+        " now" if hole.open else "", left, right - left
+    )
+
+
+def _proved(run: DrillRun) -> datetime:
+    return run.recovery_point or run.started_at
+
+
+def _uses(marks: Iterable[tuple[str, datetime]], y: int, start: datetime) -> Markup:
+    """Place named marks, at most one to a slot: the first that is given stays."""
+    places: dict[int, tuple[str, float]] = {}
+    for names, at in marks:
+        share = (at - start) / _SPAN
+        places.setdefault(int(share * _SLOTS), (names, share))
+    return Markup().join(
+        Markup('<use href="#{}" class="{}" x="{}" y="{}"/>').format(names.split()[0], names, percent(share), y)
+        for names, share in places.values()
+    )
+
+
+def _words(
+    view: SourceView,
+    holes: Sequence[Gap],
+    failed: Sequence[JobRun],
+    drills: Sequence[DrillRun],
+    start: datetime,
+    now: datetime,
+) -> str:
+    held = sum(start <= head.recovery_point <= now for head in view.backups)
+    passed = sum(run.verdict == "passed" for run in drills)
+    parts = [wording.plural(held, "backup") if held else "no backup"]
+    if drills:
+        parts.append(f"{passed} of {wording.plural(len(drills), 'drill')} passed")
+    if failed:
+        parts.append(wording.plural(len(failed), "failed attempt"))
+    if holes:
+        longest = wording.span(max(hole.length_s for hole in holes))
+        parts.append(f"{wording.plural(len(holes), 'gap')}, {'' if len(holes) == 1 else 'the longest '}{longest}")
+    return ", ".join(parts)
