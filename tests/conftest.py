@@ -12,6 +12,8 @@ A service that is missing skips its tests on a developer's machine and fails the
 
 from __future__ import annotations
 
+import fcntl
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -131,6 +133,19 @@ def docker_host() -> Iterator[str]:
         with present():
             host = stack.enter_context(docker.engine())
         yield host
+
+
+@pytest.fixture(autouse=True)
+def _alone_with_the_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run tests in containers one at a time on this machine: some of them remove the scratch servers of everybody."""
+    by_name = "docker_host" in request.fixturenames
+    by_parameter = "docker" in getattr(getattr(request.node, "callspec", None), "params", {}).values()
+    if not (by_name or by_parameter):
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "drd-tests-docker.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
