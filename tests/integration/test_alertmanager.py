@@ -222,6 +222,7 @@ def test_the_shipped_configuration_is_valid_and_routes_as_it_says(alertmanager: 
     for labels, receiver in (
         (["drd=report", "run=x"], "drd-report"),
         (["drd=state"], "drd-state"),
+        (["drd=watchdog"], "drd-watchdog"),
         (["alertname=Else"], "others"),
     ):
         argv = [amtool(alertmanager), "config", "routes", "test", f"--config.file={config}", *labels]
@@ -236,7 +237,7 @@ def test_every_template_that_is_named_is_there() -> None:
     named = [
         str(value).split('"')[1]
         for receiver in config["receivers"]
-        for mail in receiver["email_configs"]
+        for mail in receiver.get("email_configs", [])
         for value in (mail.get("html"), mail.get("text"), mail.get("headers", {}).get("Subject"))
         if value
     ]
