@@ -1,0 +1,226 @@
+"""The HTTP server: one event loop in one thread beside the daemon, which handles no signal and holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import stat
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from drd.errors import ConfigError
+
+HEAD_S = 10.0
+"""How long a client may take to send the head of a request, and how long a connection may idle."""
+EXCHANGE_S = 40.0
+"""How long a request may take from its head to the last byte of the answer, the client's reading included."""
+_MOST_CONNECTIONS = 256
+_MOST_HEAD_BYTES = 16 << 10
+_START_S = 15.0
+_STOP_S = 5.0
+_UNIX_MODE = 0o660
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where to listen: ``host`` and ``port`` (0: a free one), or a ``unix`` socket; with a certificate, over TLS."""
+
+    host: str = "127.0.0.1"
+    port: int = 8088
+    unix: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def __str__(self) -> str:
+        if self.unix is not None:
+            return f"unix:{self.unix}"
+        scheme = "https" if self.cert_file else "http"
+        return f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+class WebServer:
+    """Serves an application until it is closed. Made, started and closed by one thread."""
+
+    def __init__(self, app: ASGIApp, place: Place) -> None:
+        self._place = place
+        self._certificate = _certificate_state(place)
+        self._config = uvicorn.Config(
+            app,
+            http=_BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=int(HEAD_S),
+            timeout_graceful_shutdown=2,
+            h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
+            ssl_certfile=place.cert_file,
+            ssl_keyfile=place.key_file,
+        )
+        try:
+            self._config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise _no_certificate(place, error) from error
+        if self._config.ssl is not None:
+            self._config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._socket = _listening(place)
+        self._server = uvicorn.Server(self._config)
+        self._thread = threading.Thread(target=self._serve, name="drd-web", daemon=True)
+        self._failure: BaseException | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it listens, with the port that was found."""
+        if self._place.unix is not None:
+            return self._place
+        host, port = self._socket.getsockname()[:2]
+        return Place(host=host, port=port, cert_file=self._place.cert_file, key_file=self._place.key_file)
+
+    def start(self) -> None:
+        """Begin to serve; return when it does."""
+        self._thread.start()
+        waited = threading.Event()
+        for _ in range(int(_START_S / 0.02)):
+            if self._server.started or not self._thread.is_alive():
+                break
+            waited.wait(0.02)
+        if not self._server.started:
+            raise ConfigError(
+                f"the HTTP server did not start on {self._place}: {self._failure or 'no reason given'}",
+                hint="look at daemon.listen",
+            )
+
+    def renew_certificate(self) -> bool:
+        """Take a certificate that was renewed on disk, for connections from now on; return whether there was one.
+
+        Raises ConfigError, and goes on with the old one, when it is no good.
+        """
+        place, state = self._place, _certificate_state(self._place)
+        if self._config.ssl is None or place.cert_file is None or state == self._certificate:
+            return False
+        self._certificate = state
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(place.cert_file, place.key_file)
+            self._config.ssl.load_cert_chain(place.cert_file, place.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise _no_certificate(place, error) from error
+        return True
+
+    def close(self) -> None:
+        """Stop serving: no new requests, a short while for those under way; idempotent."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(_STOP_S)
+        self._socket.close()
+        if self._place.unix is not None:
+            self._place.unix.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        except BaseException as error:  # noqa: BLE001 - the thread's outermost place; start() tells of it
+            self._failure = error
+
+
+class _BoundedProtocol(H11Protocol):
+    """HTTP/1.1 in which no connection lasts: a client that is slow to send or to read is cut off."""
+
+    _until: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the client a while to send a head."""
+        super().connection_made(transport)
+        self._allow(HEAD_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the time."""
+        if self._until is not None:
+            self._until.cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Give a request that has begun its time."""
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._allow(EXCHANGE_S)
+
+    def on_response_complete(self) -> None:
+        """Let what is written drain within the exchange's time; then the next head is waited for."""
+        super().on_response_complete()
+        if not self.transport.get_write_buffer_size():
+            self._allow(HEAD_S)
+
+    def _allow(self, seconds: float) -> None:
+        if self._until is not None:
+            self._until.cancel()
+        self._until = self.loop.call_later(seconds, self.transport.abort)
+
+
+def _listening(place: Place) -> socket.socket:
+    """Bind, so that whoever starts the daemon hears at once when the address is taken."""
+    try:
+        if place.unix is not None:
+            return _unix_socket(place.unix)
+        family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+        host = place.host if place.host != "localhost" else "127.0.0.1"
+        return socket.create_server((host, place.port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {place}: {error.strerror or error}",
+            subject="daemon.listen",
+            hint="another program listens there, or the address is not this machine's: change daemon.listen",
+        ) from error
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """Listen on a socket of the file system, for owner and group; one that a dead process left is replaced."""
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        mask = os.umask(0o777 & ~_UNIX_MODE)
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(mask)
+        listening.listen(128)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _certificate_state(place: Place) -> tuple[Any, ...]:
+    """Return what changes when a certificate is renewed."""
+    out: list[Any] = []
+    for path in (place.cert_file, place.key_file):
+        with contextlib.suppress(OSError):
+            out.append(path and (path.stat().st_mtime_ns, path.stat().st_ino))
+    return tuple(out)
+
+
+def _no_certificate(place: Place, error: Exception) -> ConfigError:
+    reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or type(error).__name__
+    return ConfigError(
+        f"daemon.tls: the certificate {place.cert_file} with the key {place.key_file} cannot be used: {reason}",
+        hint="both are PEM, the key without a passphrase, and they belong together",
+    )
