@@ -69,7 +69,7 @@ class Store(Protocol):
         """Yield the objects whose key starts with ``prefix``, ascending by key (by code point), lazily.
 
         With ``delimiter`` ``/``, everything below the first delimiter after the prefix is one entry whose key
-        ends with the delimiter and whose size is 0.
+        ends with the delimiter and whose size is 0. Such an entry may be empty: some stores keep emptied folders.
         """
 
     def delete(self, keys: Iterable[str]) -> None:

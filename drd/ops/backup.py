@@ -159,7 +159,17 @@ def back_up_under(
         raise
     lonely = basis.parent is not None and parent is None
     reason = f"it shares nothing with {basis.chain[-1].id}" if lonely else basis.reason
-    return backup, reason, notices + basis.notices + result.notices + odd
+    return backup, reason, notices + basis.notices + result.notices + odd + _renew_index(ports, source.name)
+
+
+def _renew_index(ports: Ports, source: str) -> tuple[Notice, ...]:
+    """Keep lists quick; the backup exists already, and no failure of this, nor an interruption, takes it away."""
+    try:
+        ports.catalog.renew_index(source)
+    except (StoreError, IntegrityError, Cancelled) as error:
+        text = f"the index of {source} was not renewed, so lists read more than they need: {error.message}"
+        return (Notice("index-not-renewed", text),)
+    return ()
 
 
 def _publish(ports: Ports, lease: Lease, backup: Backup) -> Backup:

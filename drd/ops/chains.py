@@ -122,9 +122,9 @@ def _newest_sound(
 ) -> tuple[tuple[Backup, ...], str, tuple[Notice, ...]]:
     """Return the newest backup with its ancestors before it, or why there is none; damaged ones are passed over."""
     notices: list[Notice] = []
-    for head in reversed(ports.catalog.survey(source.name).entries):
-        entry = ports.catalog.read(source.name, head.id)
-        if entry is None:  # it went just now
+    for backup_id in reversed(ports.catalog.ids(source.name)):
+        entry = ports.catalog.read(source.name, backup_id)
+        if entry is None:  # never finished, or it went just now
             continue
         backup, problem = entry.backup, entry.problem or "its manifest cannot be read"
         if backup is not None:

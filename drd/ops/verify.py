@@ -161,10 +161,21 @@ class _SourceRun:
             problems = self._entry(entry)
             out[entry.id] = VerifiedBackup(entry.id, self._source, tuple(problems))
             self._ports.progress(Progress(self._source, "verified", detail=entry.id))
+        if ids is None:
+            out |= {lost.id: lost for lost in self._lost(self.heads.keys() - out.keys())}
         for backup_id, backup in out.items():  # again: an ancestor may have turned out to be damaged after it
             if not backup.problems and (problems := _chain_problems(self.heads[backup_id], self.heads)):
                 out[backup_id] = replace(backup, problems=tuple(problems))
         return [backup for backup_id, backup in sorted(out.items()) if ids is None or backup_id in ids]
+
+    def _lost(self, unseen: set[str]) -> Iterator[VerifiedBackup]:
+        """Yield the backups that the index still tells of, though their manifests are gone."""
+        for backup_id in sorted(unseen):
+            self.heads.pop(backup_id)
+            if self._ports.catalog.disown(self._source, backup_id):
+                key, effect = layout.manifest_key(self._source, backup_id), f"backup {backup_id} cannot be restored"
+                problem = Problem(key, "is missing: other hands than drd's took it away", effect)
+                yield VerifiedBackup(backup_id, self._source, (problem,))
 
     def _with_ancestors(self, ids: set[str]) -> Iterator[CatalogEntry]:
         """Yield the wanted backups; look into the manifests of their ancestors, which must be whole too."""

@@ -6,10 +6,11 @@ listed as a backup, only as unfinished.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
-from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, StoreForbidden
+from drd.errors import IntegrityError, NoSuchBackup, ObjectExists, StoreForbidden, StoreRefused
 from drd.model import Backup
 from drd.protocols import Store
 from drd.repository import layout, manifest
@@ -18,6 +19,7 @@ from drd.repository.entries import CatalogEntry, Content, Content_co, Entry, Hea
 from drd.repository.folders import Folders
 from drd.repository.manifests import Manifests, read_all
 from drd.repository.references import References
+from drd.repository.remembered import WORTH_WRITING, RememberedHeads
 from drd.repository.signing import Signing, refusal
 
 __all__ = ["Catalog", "CatalogEntry", "Content", "Content_co", "Entry", "HeadEntry", "Survey", "SweepReport"]
@@ -36,6 +38,7 @@ class Catalog(Folders):
         super().__init__(store)
         self.signing = signing or Signing()
         self._manifests = Manifests(store, self.signing)
+        self._remembered = RememberedHeads(store, self._manifests, self.signing)
 
     def entries(self, source: str | None = None) -> list[CatalogEntry]:
         """Return the backups of a source, or of all, ascending by id; a damaged manifest is an entry with a problem.
@@ -54,28 +57,77 @@ class Catalog(Folders):
             yield from (entry for entry in found if entry is not None)
 
     def survey(self, source: str) -> Survey:
-        """Return what :meth:`entries` and :meth:`unfinished` do, quickly also for 10,000 backups: heads alone are read.
+        """Return what :meth:`entries` and :meth:`unfinished` do, quickly also for 10,000 backups.
 
-        Where signatures are demanded, whole manifests are read all the same, as a signature is of the whole.
-        A manifest whose head is well and whose rest is damaged is no problem here: read it whole (:meth:`read`) before
-        anything is done with the backup.
+        Most heads come from the source's index, all at once; the others are read from their manifests, and where
+        signatures are demanded from whole ones, as a signature is of the whole. What other hands damaged or took away
+        since the index was written, and a manifest whose rest alone is damaged, are no problem here: read it whole
+        (:meth:`read`) before anything is done with the backup.
         """
-        return self.refresh(source, {})
+        ids = self.ids(source)
+        return self._survey(source, ids, self._remembered_of(source, ids))
 
     def refresh(self, source: str, known: Mapping[str, HeadEntry]) -> Survey:
         """Return what :meth:`survey` does, for one who has surveyed the source before: only what is new is read.
 
-        ``known`` are the entries of an earlier survey, by id. One of them is believed while its folder is there, since
-        a manifest is never rewritten; one that had a problem is read again. Some stores go on listing folders that were
-        emptied: there a backup that was removed may show until the next whole survey.
+        ``known`` are the entries of an earlier survey, by id. One of them is believed while its folder is there and no
+        mark says that it is being removed, since a manifest is never rewritten; one that had a problem is read again.
+        Some stores go on listing folders that were emptied: there a backup that was removed may show until the next
+        whole survey.
         """
-        believed = {found: known[found] for found in known if known[found].backup is not None}
-        ids = self.ids(source)
+        ids, marks = self.ids(source), self._remembered.marks(source)
+        believed = {found: entry for found, entry in known.items() if entry.backup and found not in marks}
+        new = [found for found in ids if found not in believed]
+        return self._survey(source, ids, {**self._remembered_of(source, new), **believed})
+
+    def _survey(self, source: str, ids: Sequence[str], believed: Mapping[str, HeadEntry]) -> Survey:
         new = [found for found in ids if found not in believed]
         read = dict(zip(new, read_all(self._manifests.head, [(source, found) for found in new]), strict=True))
         unfinished = tuple(found for found in new if read[found] is None and self.is_unfinished(source, found))
         heads = (believed.get(found) or read[found] for found in ids)
         return Survey(tuple(head for head in heads if head is not None), unfinished)
+
+    def _remembered_of(self, source: str, ids: Collection[str]) -> dict[str, HeadEntry]:
+        """Return what the index says; it is not asked about so few that reading them is as quick."""
+        if len(ids) < WORTH_WRITING:
+            return {}
+        return {found: Entry(source, found, head, None) for found, head in self._remembered.of(source).items()}
+
+    def unfinished(self, source: str) -> list[str]:
+        """Return the ids that have objects and no manifest, ascending: interrupted, or under way right now.
+
+        A folder alone is nothing: some stores (SeaweedFS) go on listing one that was emptied.
+        """
+        ids = self.ids(source)
+        remembered = self._remembered_of(source, ids)
+        new = [(source, found) for found in ids if found not in remembered]
+        wanted = read_all(self.is_unfinished, new)
+        return [found for (_, found), is_one in zip(new, wanted, strict=True) if is_one]
+
+    def disown(self, source: str, backup_id: str) -> bool:
+        """Note that a manifest of which a survey told is not there, so that no survey tells of it again.
+
+        Returns whether other hands than drd's took it away: its parts are there, and nothing is removing it. Needs no
+        lease, and no right to write. Raises store errors that may pass.
+        """
+        if backup_id in self._remembered.marks(source) or not self.is_unfinished(source, backup_id):
+            return False
+        with suppress(StoreRefused):
+            self._remembered.mark(source, backup_id)
+        return True
+
+    def renew_index(self, source: str) -> None:
+        """Bring the index of a source's heads up to date where that is worth it; the caller holds the source's lease.
+
+        Does nothing where this role may not read the index, or could not sign one. Raises store errors.
+        """
+        with suppress(StoreForbidden):
+            self._remembered.renew(source, self.ids(source))
+
+    def tidy_index(self, source: str) -> None:
+        """Delete what is left of removals beside the index; the caller holds the lease. Raises store errors."""
+        with suppress(StoreForbidden):
+            self._remembered.tidy(source)
 
     def read(self, source: str, backup_id: str) -> CatalogEntry | None:
         """Return a backup of which source and whole id are known, None when there is no such one."""
@@ -150,6 +202,7 @@ class Catalog(Folders):
 
     def withdraw(self, backup: Backup) -> None:
         """Delete a manifest that must not stand, because what it refers to may be gone. Raises store errors."""
+        self._remembered.mark(backup.source, backup.id)
         self._store.delete([layout.manifest_key(backup.source, backup.id)])
 
     def sweep(self, source: str, *, older_than: datetime | None = None, keep: Collection[str] = ()) -> SweepReport:
@@ -192,6 +245,7 @@ class Catalog(Folders):
         """
         references = references or References(self.entries(source))
         references.require_unused(backup_id)
+        self._remembered.mark(source, backup_id)
         self._store.delete([layout.manifest_key(source, backup_id)])
         references.forget(backup_id)
         return self.discard(source, backup_id)

@@ -99,7 +99,10 @@ class Fields:
 
     def text(self, name: str) -> str:
         """Take a printable string."""
-        return self._text(self._take(name), name)
+        value = self._take(name)
+        if type(value) is str and len(value) <= _MAX_TEXT and value.isprintable():
+            return value  # at once: a large catalog has a million of them
+        return self._text(value, name)
 
     def optional_text(self, name: str) -> str | None:
         """Take a printable string or null."""
@@ -148,7 +151,8 @@ class Fields:
 
     def count(self, name: str) -> int:
         """Take a whole number, not negative."""
-        return self._count(self._take(name), name)
+        value = self._take(name)
+        return value if type(value) is int and 0 <= value <= _MAX_COUNT else self._count(value, name)
 
     def optional_count(self, name: str) -> int | None:
         """Take a whole number, not negative, or null."""
@@ -172,9 +176,10 @@ class Fields:
         return [Fields(item, name) if isinstance(item, dict) else self._wrong(name, "an object") for item in value]
 
     def _take(self, name: str) -> Json:
-        if name not in self._left:
-            raise Malformed(f"has no field {name} in its {self._what}")
-        return self._left.pop(name)
+        try:
+            return self._left.pop(name)
+        except KeyError:
+            raise Malformed(f"has no field {name} in its {self._what}") from None
 
     def _text(self, value: Json, name: str) -> str:
         if not isinstance(value, str) or len(value) > _MAX_TEXT or not value.isprintable():

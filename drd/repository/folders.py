@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from drd.errors import IntegrityError, ObjectMissing, StoreForbidden
@@ -10,7 +9,6 @@ from drd.protocols import Store
 from drd.repository import layout
 from drd.repository.repository import NewerFormat, Repository
 
-_READERS = 16
 _DELETE_BATCH = 1000
 
 
@@ -32,16 +30,6 @@ class Folders:
     def ids(self, source: str) -> list[str]:
         """Return the ids that have a folder, ascending: backups, and what is unfinished."""
         return [name for name in self._folders(layout.source_prefix(source)) if layout.is_backup_id(name)]
-
-    def unfinished(self, source: str) -> list[str]:
-        """Return the ids that have objects and no manifest, ascending: interrupted, or under way right now.
-
-        A folder alone is nothing: some stores (SeaweedFS) go on listing one that was emptied.
-        """
-        ids = self.ids(source)
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="drd-catalog") as pool:
-            wanted = pool.map(lambda found: self.is_unfinished(source, found), ids)
-            return [found for found, is_one in zip(ids, wanted, strict=True) if is_one]
 
     def locked_until(self, source: str, backup_id: str) -> datetime | None:
         """Return until when an object lock of the store holds a backup, or what is there of an unfinished one.

@@ -9,6 +9,8 @@
     pins/<source>/<backup-id>.json
     restores/<restore-id>.json
     verified/<source>.json
+    heads/<source>/index.jsonl.zst
+    heads/<source>/removed/<backup-id>
     drills/<drill>/<run-id>.json and .json.sig
     jobs/<kind>/<schedule>/<source>.json and jobs/drill/<drill>.json
     leases/<name>/<generation>.json
@@ -139,7 +141,19 @@ def owner_of(key: str) -> str:
 
 def is_own_key(key: str) -> bool:
     """Whether drd puts objects of that name, or below that folder, at the top of a repository."""
-    own = ("backups/", "pins/", "wal/", "drills/", "restores/", "leases/", "verified/", "jobs/", "drd", ".drd")
+    own = (
+        "backups/",
+        "pins/",
+        "wal/",
+        "drills/",
+        "restores/",
+        "leases/",
+        "verified/",
+        "heads/",
+        "jobs/",
+        "drd",
+        ".drd",
+    )
     return key.startswith(own)
 
 
@@ -173,6 +187,22 @@ def restore_key(restore_id: str) -> str:
 def verified_key(source: str) -> str:
     """Key of the record of what was last read when by ``drd verify``."""
     return f"verified/{source_prefix(source).removeprefix(sources_prefix())[:-1]}.json"
+
+
+def heads_key(source: str) -> str:
+    """Key of the index of a source's heads, a cache of what its manifests say."""
+    return f"heads/{source_prefix(source).removeprefix(sources_prefix())}index.jsonl.zst"
+
+
+def removed_prefix(source: str) -> str:
+    """Prefix of the marks that say of which backups the index is not to be believed."""
+    return f"heads/{source_prefix(source).removeprefix(sources_prefix())}removed/"
+
+
+def removed_key(source: str, backup_id: str) -> str:
+    """Key of the mark that a backup is being removed, or was."""
+    owner, name = backup_prefix(source, backup_id).removeprefix(sources_prefix())[:-1].split("/")
+    return f"heads/{owner}/removed/{name}"
 
 
 def drills_prefix() -> str:

@@ -44,8 +44,8 @@ _KINDS: tuple[BackupKind, ...] = ("full", "incremental")
 _ENCRYPTIONS: tuple[Literal["none", "age"], ...] = ("none", "age")
 
 
-def to_document(backup: Backup) -> dict[str, Json]:
-    """Return the manifest's content as JSON values; what ``drd show --json`` prints."""
+def head_document(backup: BackupHead) -> dict[str, Json]:
+    """Return what a manifest says of the backup as a whole, as JSON values."""
     document: dict[str, Json] = {
         "schema_version": backup.schema_version,
         "id": backup.id,
@@ -73,6 +73,12 @@ def to_document(backup: Backup) -> dict[str, Json]:
     }
     if backup.signature is not None:
         document[_SIGNATURE] = {"key": backup.signature.key, "value": backup.signature.value}
+    return document
+
+
+def to_document(backup: Backup) -> dict[str, Json]:
+    """Return the manifest's content as JSON values; what ``drd show --json`` prints."""
+    document = head_document(backup)
     document["artifacts"] = [_artifact_document(artifact) for artifact in backup.artifacts]
     return document
 
@@ -121,6 +127,26 @@ def head_from_json(data: bytes, *, key: str) -> BackupHead | None:
         fields.require_nothing_else()
     except Malformed as error:
         raise _unusable(key, error) from error
+    return head
+
+
+def head_of(backup: Backup) -> BackupHead:
+    """Return what a manifest says of the backup as a whole, without the parts."""
+    return BackupHead(**{name: getattr(backup, name) for name in _HEAD_FIELDS})
+
+
+def head_of_document(document: dict[str, Json], source: str) -> BackupHead:
+    """Return the head of which :func:`head_document` made that, of a backup of this source.
+
+    Raises Malformed for any other, and IntegrityError for one of a newer version.
+    """
+    found, fields = document.get("id"), Fields(document, "head")
+    if not isinstance(found, str) or not layout.is_backup_id(found):
+        raise Malformed("names no usable id")
+    key = layout.manifest_key(source, found)
+    _require_version(document.get("schema_version"), key)
+    head = _head(fields, key)
+    fields.require_nothing_else()
     return head
 
 

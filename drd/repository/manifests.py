@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from drd.errors import IntegrityError, ObjectMissing
 from drd.model import Backup
 from drd.protocols import Store
 from drd.repository import layout, manifest
-from drd.repository.entries import CatalogEntry, Content, Entry, HeadEntry
+from drd.repository.entries import CatalogEntry, Entry, HeadEntry
 from drd.repository.signing import Signing
+
+Found = TypeVar("Found")
 
 _READERS = 16
 _TRIED = 4  # manifests read one by one, to see how quickly the store answers
@@ -44,6 +47,10 @@ class Manifests:
         """Read the head of a manifest, or all of it where a signature is to be checked; None when there is none."""
         if self._signing.trust is not None:  # a signature is of the whole
             return self.read(source, backup_id)
+        return self.unproven_head(source, backup_id)
+
+    def unproven_head(self, source: str, backup_id: str) -> HeadEntry | None:
+        """Read the head of a manifest, whoever wrote it; None when there is none."""
         key = layout.manifest_key(source, backup_id)
         try:
             for size in _HEAD_BYTES:
@@ -64,9 +71,7 @@ class Manifests:
         return manifest.from_json(self._store.get(key, length=manifest.MAX_MANIFEST_BYTES + 1), key=key)
 
 
-def read_all(
-    read: Callable[[str, str], Entry[Content] | None], places: Sequence[tuple[str, str]]
-) -> list[Entry[Content] | None]:
+def read_all(read: Callable[[str, str], Found], places: Sequence[tuple[str, str]]) -> list[Found]:
     """Read many manifests, in order: side by side from a store that makes one wait.
 
     One that answers at once, such as a local disk, is read no faster by threads: they hinder each other.

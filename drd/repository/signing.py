@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from drd.errors import ConfigError, IntegrityError
-from drd.model import SIGNED_SCHEMA_VERSION, Backup, Secret, Signature
+from drd.model import SIGNED_SCHEMA_VERSION, Backup, BackupHead, Secret, Signature
 from drd.repository.layout import backup_time
 from drd.repository.manifest import content_digest
 from drd.wording import when
@@ -111,6 +111,33 @@ class Signing:
             return f"is of the repository {backup.repository_id}, not of {trust.repository_id} (signing.repository)"
         return ""
 
+    def proves(self, backup: Backup) -> bool:
+        """Whether a backup read whole is signed by a key that is trusted here, or by the own one."""
+        return backup.signature is not None and self.knows(_message(backup), backup.signature)
+
+    def knows(self, message: bytes, signature: Signature) -> bool:
+        """Whether a message was signed by a key that is trusted here, or by the own one."""
+        return signature.key in self._known_keys() and _is_valid(signature, message)
+
+    def vouched(self, head: BackupHead) -> bool:
+        """Whether a head counts of which somebody who is believed says that the whole manifest's signature is good."""
+        trust = self.trust
+        if trust is None:
+            return True
+        mine = trust.repository_id in {None, head.repository_id}
+        return mine and head.signature is not None and head.signature.key in trust.public_keys
+
+    def believes(self, message: bytes, signature: Signature | None) -> bool:
+        """Whether a trusted key signed a message; where none are configured everything is believed."""
+        if self.trust is None:
+            return True
+        return signature is not None and signature.key in self.trust.public_keys and _is_valid(signature, message)
+
+    def sign(self, message: bytes) -> Signature | None:
+        """Return the own signature of a message, None where nothing is signed."""
+        value = self.detached(message)
+        return None if value is None else Signature(self.public_key, base64.b64encode(value).decode("ascii"))
+
     def detached(self, data: bytes) -> bytes | None:
         """Return the signature (64 bytes, RFC 8032) of a document that is kept beside it; None where nothing is signed.
 
@@ -120,9 +147,11 @@ class Signing:
 
     def signer_of(self, data: bytes, signature: bytes) -> str | None:
         """Return which of the trusted keys, or the own one, signed a document; None when none of them did."""
-        keys = [*(self.trust.public_keys if self.trust else ()), *([self.public_key] if self.signs else [])]
         value = base64.b64encode(signature).decode("ascii")
-        return next((key for key in keys if _is_valid(Signature(key, value), data)), None)
+        return next((key for key in self._known_keys() if _is_valid(Signature(key, value), data)), None)
+
+    def _known_keys(self) -> list[str]:
+        return [*(self.trust.public_keys if self.trust else ()), *([self.public_key] if self.signs else [])]
 
     @cached_property
     def _private_key(self) -> Any:
