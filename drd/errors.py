@@ -24,6 +24,7 @@ The tree, with exit codes::
     ├── ScratchError               22   no scratch server can be had: the drill is unverified
     ├── QuestionError              22   a suite asks what the server does not understand: unverified
     ├── IntegrityError             20   bytes are not what the manifest says
+    ├── JobError                    1   a job's process of the daemon died or was ended at its deadline
     └── Cancelled                 130
 
 A raiser fills what it knows; an outer layer may fill the rest with :meth:`DrdError.during`.
@@ -206,6 +207,12 @@ class QuestionError(DrdError):
 
     code = "question"
     exit_code = 22
+
+
+class JobError(DrdError):
+    """The process of a job of the daemon could not be started, died, or was ended at its deadline."""
+
+    code = "job"
 
 
 class Cancelled(DrdError):

@@ -12,9 +12,13 @@ from drd.cancel import CancelToken
 from drd.config import Config, load_text, read_text
 from drd.config_daemon import ScheduleConfig
 from drd.config_drills import DrillConfig
+from drd.config_sources import SourceConfig
+from drd.counts import StoreCounts
 from drd.daemon.model import Job, JobKind, Plan
+from drd.daemon.overview import Watched
 from drd.daemon.planning import Rules
 from drd.daemon.world import World
+from drd.drills.suite import DEFAULT_NAME
 from drd.model import Json, Notice
 from drd.timing import Timing, longest_gap_s
 from drd.wiring import Services
@@ -54,17 +58,19 @@ def job_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in own}
 
 
-def load_world(path: Path, service: Service, cancel: CancelToken) -> World:
+def load_world(path: Path, service: Service, counts: StoreCounts, cancel: CancelToken) -> World:
     """Read, validate and wire a configuration as a whole; raises ConfigError, and then nothing was opened."""
     text = read_text(path)
     config = load_text(text, path, check_references=True)
-    return world_of(config, text, path, service, cancel)
+    return world_of(config, text, path, service, counts, cancel)
 
 
-def world_of(config: Config, text: str, path: Path, service: Service, cancel: CancelToken) -> World:
+def world_of(
+    config: Config, text: str, path: Path, service: Service, counts: StoreCounts, cancel: CancelToken
+) -> World:
     """Wire a configuration; ``text`` and ``path`` are what it was read from, for the processes of jobs."""
     settings = config.daemon
-    services = Services(config, cancel=cancel, progress=lambda _: None)
+    services = Services(config, cancel=cancel, progress=lambda _: None, counts=counts)
     state_dir = settings.state_dir or service.state_dir
     place = str(path.absolute())
 
@@ -90,7 +96,8 @@ def world_of(config: Config, text: str, path: Path, service: Service, cancel: Ca
         lease_ttl_s=settings.lease.total_seconds(),
         ports=services.ports,
         notifier=notifier_of(config, cancel),
-        engines={name: source.type for name, source in config.sources.items()},
+        watched=tuple(_watched(name, source) for name, source in config.sources.items()),
+        drills=tuple(config.drills) or (DEFAULT_NAME,),
         argv=JOB_ARGV,
         environ=job_environment(),
         folder=state_dir / "tmp" if state_dir else None,
@@ -117,6 +124,10 @@ def plans_of(config: Config) -> list[Plan]:
         if timing is not None:
             out.append(_plan("drill", name, name, timing, _drill_deadline_s(config, drill), ()))
     return out
+
+
+def _watched(name: str, source: SourceConfig) -> Watched:
+    return Watched(name, source.type, source.rpo.total_seconds() if source.rpo else None)
 
 
 def _plan(

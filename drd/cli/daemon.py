@@ -5,16 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from drd.cli.session import Session
-
-if TYPE_CHECKING:  # --help needs none of it
-    from drd.daemon.model import Job, JobRun
-    from drd.events import Delivery
-    from drd.model import Json
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -32,16 +25,19 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Session) -> int:  # noqa: ARG001 (verbs look alike)
     """Run until a signal; exit 0 after a clean end, 130 after a forced one, 2 for a configuration that is no good."""
     from drd import config, wiring_daemon
+    from drd.counts import StoreCounts
     from drd.daemon.lifecycle import Daemon
+    from drd.daemon.numbers import Numbers
     from drd.daemon.systemd import ServiceManager
 
     _log_to_standard_error()
     path = config.find_config_file(session.config_path)
     service = wiring_daemon.Service.of()
+    numbers = Numbers(StoreCounts())
     daemon = Daemon(
-        lambda: wiring_daemon.load_world(path, service, session.cancel),
-        listener=_Deaf(),
-        refresh=lambda: None,
+        lambda: wiring_daemon.load_world(path, service, numbers.store, session.cancel),
+        listener=numbers,
+        serve=lambda _daemon: contextlib.nullcontext(),
         manager=ServiceManager(service.notify_socket),
         watchdog_s=service.watchdog_s,
         cancel=session.cancel,
@@ -62,19 +58,3 @@ def _log_to_standard_error() -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-
-
-class _Deaf:
-    """Listens to nothing."""
-
-    def job_ended(self, run: JobRun) -> None: ...
-
-    def job_said(self, job: Job, event: Mapping[str, Json]) -> None: ...
-
-    def told(self, delivery: Delivery) -> None: ...
-
-    def reloaded(self, *, ok: bool) -> None: ...
-
-    def store_answered(self, at: datetime) -> None: ...
-
-    def leads(self, *, leader: bool, lost: bool = False) -> None: ...

@@ -26,11 +26,13 @@ class Interrupts:
     Python handlers run between two instructions of the main thread, which may hold the very lock that the
     cancellation needs, or may sit in a library that does not come back. So the interpreter only writes the signal's
     number to a pipe, and a thread acts on it. A signal that comes within 0.3 s of the first is taken for the
-    same one: terminals, ``sudo`` and supervisors deliver both to the group and to the process.
+    same one: terminals, ``sudo`` and supervisors deliver both to the group and to the process. A ``quiet`` one says
+    nothing to people.
     """
 
-    def __init__(self, cancel: CancelToken) -> None:
+    def __init__(self, cancel: CancelToken, *, quiet: bool = False) -> None:
         self._cancel = cancel
+        self._quiet = quiet
         self._before: dict[int, object] = {}
         self._pipe_before = -1
         self._read = self._write = -1
@@ -67,6 +69,8 @@ class Interrupts:
             if first_at is None:
                 first_at = now
                 self._cancel.cancel()
+                if self._quiet:
+                    continue
                 text = f"\ndrd: {signal.Signals(byte[0]).name}: stopping and undoing; once more to stop at once"
                 with contextlib.suppress(OSError):  # the terminal, or what read from here, is gone
                     print(text, file=sys.stderr, flush=True)

@@ -15,18 +15,23 @@ import os
 import sys
 import threading
 import time
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from drd.cancel import CancelToken
 from drd.cli import documents, streams
 from drd.cli.interrupts import Interrupts
 from drd.cli.main import build_parser
 from drd.cli.session import Session
+from drd.counts import StoreCounts
 from drd.errors import Cancelled, ConfigError, DrdError
 from drd.events import Delivery, Event
 from drd.model import CheckItem, Json, Progress
 from drd.protocols import Notifier
+
+if TYPE_CHECKING:  # made when the job asks for it
+    from drd.wiring import Services
 
 ORPHAN_GRACE_S = 90.0
 """How long an orphan may take to undo its work before it is ended."""
@@ -54,8 +59,24 @@ class JobSession(Session):
     def __init__(self, mouth: Mouth, cancel: CancelToken) -> None:
         super().__init__(None, as_json=True, cancel=cancel)
         self.mouth = mouth
+        self.counts = StoreCounts()
         self._phase = ""
         self._next_at = 0.0
+
+    @cached_property
+    def services(self) -> Services:
+        """The adapters and ports; what is asked of the store is counted."""
+        from drd.wiring import Services
+
+        return Services(
+            self.config, cancel=self.cancel, progress=self._progress, on_retry=self._retrying, counts=self.counts
+        )
+
+    def say_counts(self) -> None:
+        """Hand over what was counted since the last time."""
+        counts = self.counts.take()
+        if counts is not None:
+            self.mouth.say("store", counts=counts)
 
     def _progress(self, step: Progress) -> None:
         now = time.monotonic()
@@ -64,6 +85,7 @@ class JobSession(Session):
         self._phase, self._next_at = step.phase, now + _PROGRESS_EVERY_S
         share = min(step.done_bytes / step.total_bytes, 1.0) if step.total_bytes else None
         self.mouth.say("progress", phase=step.phase, share=share, done_bytes=step.done_bytes)
+        self.say_counts()
 
     def _retrying(self, text: str) -> None:
         super()._retrying(text)
@@ -99,7 +121,7 @@ def main() -> int:
     os.dup2(2, 1)  # whatever else prints, prints to the log
     streams.prepare()
     cancel = CancelToken()
-    with Interrupts(cancel):
+    with Interrupts(cancel, quiet=True):
         line = _first_line()
         threading.Thread(target=_watch_daemon, args=(cancel,), name="drd-daemon-watch", daemon=True).start()
         return _run(line, mouth, cancel)
@@ -109,13 +131,13 @@ def _run(line: bytes, mouth: Mouth, cancel: CancelToken) -> int:
     said = io.StringIO()
     session = JobSession(mouth, cancel)
     error: DrdError | None = None
-    kind = ""
+    kind = subject = ""
     try:
         try:
             request = json.loads(line)
-            kind = str(request["kind"])
+            kind, subject = str(request["kind"]), str(request["subject"])
             _prepare(session, request)
-            words = [*_VERBS[kind], "--json", *map(str, request["options"]), str(request["subject"])]
+            words = [*_VERBS[kind], "--json", *map(str, request["options"]), subject]
             args = build_parser().parse_args(words)
             with contextlib.redirect_stdout(said):
                 code = int(args.run(args, session))
@@ -131,7 +153,10 @@ def _run(line: bytes, mouth: Mouth, cancel: CancelToken) -> int:
         traceback.print_exc(file=sys.stderr)
         error = DrdError(f"unexpected {type(bug).__name__}: {bug}", hint="this is a bug in drd: please report it")
         code = error.exit_code
+    session.say_counts()
     document = _document(said.getvalue())
+    if (pruned := _pruned(kind, document)) is not None:
+        mouth.say("pruned", source=subject, **pruned)
     told = documents.error(error) if error is not None else _error_in(document)
     mouth.say(
         "report",
@@ -213,6 +238,18 @@ def _error_of(item: dict[str, Json]) -> Json:
             "hint": f"drd drill show {item.get('run')}",
         }
     return None
+
+
+def _pruned(kind: str, document: Json) -> dict[str, Json] | None:
+    """Return what pruning came to, after a prune or a backup that was followed by one."""
+    found = document.get("prune") if kind == "backup" and isinstance(document, dict) else document
+    if kind not in {"backup", "prune"} or not isinstance(found, dict) or not found.get("applied"):
+        return None
+    keep, going = found.get("keep"), found.get("remove")
+    if not isinstance(keep, list) or not isinstance(going, list):
+        return None
+    removed = sum(isinstance(item, dict) and bool(item.get("removed")) for item in going)
+    return {"kept": len(keep), "removed": removed, "blocked": len(going) - removed}
 
 
 def _id_in(document: Json, items: str, name: str) -> Json:

@@ -10,7 +10,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import structlog
@@ -19,15 +19,14 @@ from drd.daemon import planning
 from drd.daemon.leader import Leader
 from drd.daemon.model import Board, JobRun, JobView, Listener, Plan
 from drd.daemon.notebook import Notebook
+from drd.daemon.outset import outset
 from drd.daemon.planning import Record
 from drd.daemon.scheduler import WAKE_S, Scheduler
-from drd.daemon.triggers import PlannedTrigger
 from drd.daemon.waiting import Due, Waiting
-from drd.daemon.work import Active, carry_out, process_of
+from drd.daemon.work import Active, carry_out, process_of, too_late
 from drd.daemon.world import World
 from drd.errors import ConfigError, LeaseError
-from drd.model import Json
-from drd.timing import share_of
+from drd.model import Json, Notice
 
 _log = structlog.get_logger("drd.daemon")
 _SHORTEST_WAIT_S = 0.02
@@ -57,6 +56,7 @@ class Desk:
         self._draining = False
         self._paused = False
         self._reload_error = ""
+        self._notices: tuple[Notice, ...] = ()
         self._waiting = Waiting()
         self._active: dict[str, Active] = {}
         self._inbox: queue.SimpleQueue[tuple[str, datetime] | None] = queue.SimpleQueue()
@@ -91,7 +91,7 @@ class Desk:
                 configured_at=world.configured_at,
                 reload_error=self._reload_error,
                 history_error=self._notebook.problem,
-                notices=world.notices,
+                notices=(*world.notices, *self._notices),
             )
 
     def run_now(self, job: str) -> None:
@@ -117,6 +117,7 @@ class Desk:
             _log.info("scheduler.paused" if paused else "scheduler.resumed")
             if paused:
                 self._waiting.drop()
+                self._scheduler.plan({}, self._world.ports.now())
             elif self._planning:
                 self._plan_all("resumed")
         self._inbox.put(None)
@@ -159,11 +160,16 @@ class Desk:
     def adopt(self, world: World, leader: Leader) -> None:
         """Go on with a new configuration and its leader; what runs ends as it began."""
         with self._lock:
-            self._world, self._leader = world, leader
+            self._world, self._leader, self._notices = world, leader, ()
             self._planning = False
             self._reload_error = ""
             self._waiting.drop()
             self._scheduler.plan({}, world.ports.now())
+
+    def notice(self, found: Notice) -> None:
+        """Show this to people, for as long as the configuration is in force."""
+        with self._lock:
+            self._notices = (*self._notices, found)
 
     def refuse(self, why: str) -> None:
         """Take note that a new configuration was no good: the old one stays."""
@@ -211,50 +217,14 @@ class Desk:
         """Plan every job from now on, and put in once what was missed; the caller holds the lock."""
         world = self._world
         now = world.ports.now()
-        triggers: dict[str, PlannedTrigger] = {}
-        for plan in world.plans:
-            trigger = self._trigger(plan, now)
-            triggers[plan.job.name] = trigger
-            due = self._due_at_once(plan, trigger, now)
-            if due is not None:
-                self._waiting.add(due)
-        self._scheduler.plan({} if self._paused else triggers, now)
         if not self._paused:
+            running = {name: active.due.planned_at for name, active in self._active.items()}
+            triggers, at_once = outset(world.plans, self._notebook.of, running, world.rules, now)
+            for due in at_once:
+                self._waiting.add(due)
+            self._scheduler.plan(triggers, now)
             self._scheduler.wakeup()
-        _log.info("scheduler.planned", reason=why, jobs=len(triggers), waiting=len(self._waiting))
-
-    def _last(self, plan: Plan, now: datetime) -> datetime | None:
-        active = self._active.get(plan.job.name)
-        known = planning.last_planned(self._notebook.of(plan.job.name), now)
-        return known if active is None else max(known or active.due.planned_at, min(active.due.planned_at, now))
-
-    def _trigger(self, plan: Plan, now: datetime) -> PlannedTrigger:
-        share = timedelta(seconds=plan.timing.jitter_s * share_of(plan.job.name))
-        return PlannedTrigger(plan.timing, plan.job.name, self._last(plan, now) or now + share)
-
-    def _due_at_once(self, plan: Plan, trigger: PlannedTrigger, now: datetime) -> Due | None:
-        """Return what of a job is to be done before its next planned time: what was missed, or a retry."""
-        if self._paused or plan.job.name in self._active:
-            return None
-        last = self._last(plan, now)
-        if last is None:
-            return None
-        missed = planning.is_missed(
-            last,
-            trigger.after,
-            now,
-            kind=plan.job.kind,
-            grace_s=plan.timing.grace_s,
-            longest_gap_s=plan.job.longest_gap_s,
-        )
-        if missed:
-            return Due(job=plan.job, planned_at=now, not_before=now, why="missed")
-        retry = planning.retry_now(self._notebook.of(plan.job.name), self._world.rules, now)
-        if retry is None:
-            return None
-        return Due(
-            job=plan.job, planned_at=retry.planned_at, not_before=retry.not_before, why="retry", tries=retry.tries
-        )
+        _log.info("scheduler.planned", reason=why, jobs=len(world.plans), waiting=len(self._waiting))
 
     def _jumped(self, seconds: float) -> None:
         _log.warning("clock.jumped", seconds=round(seconds, 1))
@@ -330,7 +300,11 @@ class Desk:
         log.info(
             "job.started", why=active.due.why, attempt=active.attempt, planned_at=active.due.planned_at.isoformat()
         )
-        result = carry_out(active, self._listener)
+        due, now = active.due, active.started_at
+        worth = due.why == "asked" or planning.is_worth(
+            due.planned_at, now, kind=job.kind, grace_s=active.plan.timing.grace_s
+        )
+        result = carry_out(active, self._listener) if worth else too_late(active)
         run = result.run
         say = log.info if run.outcome in {"ok", "cancelled", "skipped"} else log.error
         say(

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from drd.daemon.desk import Desk
+from drd.daemon.lateness import LateAlerts
 from drd.daemon.leader import Leader
-from drd.daemon.model import Listener
+from drd.daemon.model import Listener, Overview
 from drd.daemon.world import World
 from drd.errors import Cancelled, DrdError
+from drd.model import Notice
 
+ONLY_IF_ABSENT = "store: conditional put"
 _log = structlog.get_logger("drd.daemon")
 
 
 class Heart:
-    """A thread that asks the store every while. ``refresh`` is called when it answered: page and alerts look anew."""
+    """A thread that asks the store every while. ``refresh`` is called when it answered, and returns what is so now."""
 
     def __init__(
-        self, world: World, leader: Leader, desk: Desk, *, listener: Listener, refresh: Callable[[], None]
+        self, world: World, leader: Leader, desk: Desk, *, listener: Listener, refresh: Callable[[], Overview]
     ) -> None:
         self._world = world
         self._leader = leader
         self._desk = desk
         self._listener = listener
         self._refresh = refresh
+        self._late = LateAlerts(listener.told)
+        self._tried = False
+        self._were_late: Sequence[str] = ()
         self._poked = threading.Event()
         self._stop = threading.Event()
         self._turn = threading.Lock()
@@ -47,7 +53,7 @@ class Heart:
     def adopt(self, world: World, leader: Leader) -> None:
         """Go on with a new configuration; returns when no beat of the old one is under way."""
         with self._turn:
-            self._world, self._leader = world, leader
+            self._world, self._leader, self._tried = world, leader, False
         self.poke()
 
     def stop(self) -> None:
@@ -84,4 +90,21 @@ class Heart:
             _log.info("store.answers", leader=leads)
         self.store_error, self.answered = "", True
         self._listener.store_answered(world.ports.now())
-        self._refresh()
+        self._try_store(world)
+        overview = self._refresh()
+        if leads:
+            board = self._desk.board()
+            late = self._late.look(overview, board.started_at, world.ports.now(), world.notifier)
+            if late != self._were_late:
+                _log.warning("backups.late", sources=late)
+                self._were_late = late
+
+    def _try_store(self, world: World) -> None:
+        """Find out, once, whether the store can keep two daemons apart, and say so where it cannot."""
+        if self._tried:
+            return
+        self._tried = True
+        for item in world.ports.store.check():
+            if item.name == ONLY_IF_ABSENT and item.outcome == "warning":
+                _log.warning("store.one_replica_only", reason=item.detail, hint=item.hint)
+                self._desk.notice(Notice("one-replica-only", f"run one daemon only: {item.detail}"))

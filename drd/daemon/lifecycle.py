@@ -11,7 +11,7 @@ import queue
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import structlog
 
@@ -19,7 +19,8 @@ from drd.cancel import CancelToken
 from drd.daemon.desk import Desk
 from drd.daemon.heart import Heart
 from drd.daemon.leader import Leader
-from drd.daemon.model import Listener
+from drd.daemon.model import JobRun, Listener, Overview
+from drd.daemon.overview import Overviews
 from drd.daemon.scheduler import WAKE_S
 from drd.daemon.systemd import ServiceManager
 from drd.daemon.work import KILL_AFTER_S
@@ -36,7 +37,8 @@ _log = structlog.get_logger("drd.daemon")
 class Daemon:
     """The running daemon. ``load`` makes a world of the configuration as it is now; raises ConfigError.
 
-    ``refresh`` is called, from other threads, when the store answered and after each run. ``watchdog_s`` is how often
+    ``desk`` is its :class:`~drd.daemon.model.Controls`, :meth:`overview` what is known of every source, ``heart`` knows
+    whether the store answers. ``serve`` is entered while it runs: health, metrics and page. ``watchdog_s`` is how often
     systemd wants to hear of it, 0 for never.
     """
 
@@ -45,26 +47,27 @@ class Daemon:
         load: Callable[[], World],
         *,
         listener: Listener,
-        refresh: Callable[[], None],
+        serve: Callable[[Daemon], AbstractContextManager[object]],
         manager: ServiceManager,
         watchdog_s: float,
         cancel: CancelToken,
     ) -> None:
         self._load = load
         self._listener = listener
-        self._refresh = refresh
+        self._serve = serve
         self._manager = manager
         self._watchdog_s = watchdog_s
         self._cancel = cancel
         self.world = load()
         self._leader = Leader(self.world.ports, ttl_s=self.world.lease_ttl_s, cancel=cancel)
-        self.desk = Desk(self.world, self._leader, listener=listener, ended=lambda _run: self._ran())
-        self.heart = Heart(self.world, self._leader, self.desk, listener=listener, refresh=refresh)
+        self.desk = Desk(self.world, self._leader, listener=listener, ended=self._ran)
+        self.heart = Heart(self.world, self._leader, self.desk, listener=listener, refresh=self._refresh)
+        self._overviews = self._overviews_of(self.world)
         self._alive_at = 0.0
 
     def run(self) -> int:
         """Run until a signal ends it; return the exit code: 0 after a clean end, 130 after a forced one."""
-        with _signals() as signals:
+        with _signals() as signals, self._serve(self):
             self.desk.start()
             self.heart.start()
             _log.info("daemon.started", jobs=len(self.world.plans), pid=os.getpid())
@@ -92,14 +95,30 @@ class Daemon:
             self._leader = Leader(world.ports, ttl_s=world.lease_ttl_s, cancel=self._cancel)
             self.desk.adopt(world, self._leader)
             leader.release()
+            self._overviews = self._overviews_of(world)
             self.heart.adopt(world, self._leader)
             old.close()
             _log.info("config.reloaded", jobs=len(world.plans))
             self._listener.reloaded(ok=True)
         self._manager.ready()
 
-    def _ran(self) -> None:
-        self._refresh()
+    def overview(self) -> Overview:
+        """Return what is known of every source now; never waits for the store."""
+        return self._overviews.now()
+
+    def _overviews_of(self, world: World) -> Overviews:
+        return Overviews(world.ports, world.watched, world.drills, self.desk.board)
+
+    def _refresh(self) -> Overview:
+        self._overviews.refresh()
+        return self._overviews.now()
+
+    def _ran(self, run: JobRun) -> None:
+        """Look at what a run has changed."""
+        if run.kind == "drill":
+            self._overviews.refresh()
+        else:
+            self._overviews.refresh([run.subject], whole=run.kind == "prune")
 
     def _show_life(self) -> None:
         """Tell systemd that the daemon lives, if its scheduler does."""
@@ -116,6 +135,7 @@ class Daemon:
         began = time.monotonic()
         grace_s = self.world.grace_s
         self._manager.stopping()
+        self._manager.extend(grace_s + 2 * KILL_AFTER_S)
         self.desk.drain()
         running = [active.plan.job.name for active in self.desk.running()]
         _log.info("daemon.draining", signal=signal.Signals(number).name, running=running, grace_s=grace_s)

@@ -17,17 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from drd.errors import DrdError
+from drd.errors import JobError
 from drd.model import Json
 
 MAX_LINE_BYTES = 32 << 20
 _JOIN_S = 5.0
-
-
-class JobProcessError(DrdError):
-    """A job's process could not be started, or ended without a report."""
-
-    code = "job_process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +59,7 @@ class JobProcess:
     def run(self, request: Mapping[str, Json], *, deadline_s: float, grace_s: float) -> Ended:
         """Start it, wait for its end, and return how that was; after it, nothing of its process group is left.
 
-        At the deadline it is asked to end, and killed when it did not within ``grace_s``. Raises JobProcessError.
+        At the deadline it is asked to end, and killed when it did not within ``grace_s``. Raises JobError.
         """
         process = self._start()
         listener = threading.Thread(target=self._listen, args=(process.stdout,), name="drd-job-listener", daemon=True)
@@ -102,7 +96,7 @@ class JobProcess:
         environ = self._environ
         with self._lock:
             if self._asked:
-                raise JobProcessError("not started, as the daemon is ending")
+                raise JobError("not started, as the daemon is ending")
             try:
                 if self._folder is not None:  # made anew each time: it may be lost whenever somebody likes
                     self._folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +106,7 @@ class JobProcess:
                 )
             except OSError as error:
                 what = error.filename or self._argv[0]
-                raise JobProcessError(
+                raise JobError(
                     f"the job's process cannot be started: {what}: {error.strerror}",
                     hint="look for free memory and process numbers, and whether daemon.state_dir can be written to",
                 ) from error

@@ -31,10 +31,6 @@ class ServiceManager:
         """Say that it lives, for the watchdog."""
         self._tell("WATCHDOG=1")
 
-    def status(self, text: str) -> None:
-        """Show a line in ``systemctl status``."""
-        self._tell(f"STATUS={' '.join(text.split())}")
-
     def extend(self, seconds: float) -> None:
         """Ask for more time to end."""
         self._tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")

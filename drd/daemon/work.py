@@ -11,7 +11,7 @@ import structlog
 
 from drd.daemon.history import stored_text
 from drd.daemon.model import Job, JobRun, Listener, Plan, RunOutcome
-from drd.daemon.runner import Ended, JobProcess, JobProcessError
+from drd.daemon.runner import Ended, JobProcess
 from drd.daemon.waiting import Due
 from drd.daemon.world import World
 from drd.errors import (
@@ -19,6 +19,7 @@ from drd.errors import (
     CatalogError,
     DrdError,
     IntegrityError,
+    JobError,
     LeaseError,
     PartialError,
 )
@@ -81,15 +82,23 @@ def carry_out(active: Active, listener: Listener) -> Result:
     return _judge(active, ended, listener)
 
 
+def too_late(active: Active) -> Result:
+    """Say that a run came so long after its time that it is left to the next one."""
+    wait_s = (active.started_at - active.due.planned_at).total_seconds()
+    message = f"its turn came {wait_s:.0f} s after its time, which is more than its misfire_grace"
+    hint = "raise daemon.concurrency, or plan it for a quieter hour"
+    return Result(_run(active, "skipped", 0, message, hint), final=True)
+
+
 def _judge(active: Active, ended: Ended, listener: Listener) -> Result:
     report = ended.report
     if ended.late:
         message = f"not done within its deadline of {active.plan.deadline_s:.0f} s, and stopped"
         hint = "look what the server waits for, or raise the deadline of the schedule or source"
-        return _result(active, "failed", JobProcessError.exit_code, message, hint, listener, report=report)
+        return _result(active, "failed", JobError.exit_code, message, hint, listener, report=report)
     if report is None:
         outcome: RunOutcome = "cancelled" if active.asked else "failed"
-        code = Cancelled.exit_code if active.asked else JobProcessError.exit_code
+        code = Cancelled.exit_code if active.asked else JobError.exit_code
         how = f"by signal {-ended.status}" if ended.status < 0 else f"with exit code {ended.status}"
         hint = "look at its last lines in the daemon's log, and for the kernel's out-of-memory killer"
         return _result(active, outcome, code, f"the job's process ended {how}, without a report", hint, listener)
@@ -127,11 +136,18 @@ def _result(
 ) -> Result:
     """Make the line of history; tell of a failed backup where its process could not do so itself."""
     job = active.plan.job
-    if outcome == "failed" and report is None and job.kind == "backup" and job.subject in active.world.engines:
-        error = JobProcessError(message, hint=hint)
-        engines = {job.subject: active.world.engines[job.subject]}
-        listener.told(active.world.notifier.notify(failed_events(engines, error, active.world.ports.now())))
-    run = JobRun(
+    engine = active.world.engine_of(job.subject)
+    if outcome == "failed" and report is None and job.kind == "backup" and engine is not None:
+        events = failed_events({job.subject: engine}, JobError(message, hint=hint), active.world.ports.now())
+        listener.told(active.world.notifier.notify(events))
+    return Result(_run(active, outcome, code, message, hint, report), final)
+
+
+def _run(
+    active: Active, outcome: RunOutcome, code: int, message: str, hint: str, report: Mapping[str, Json] | None = None
+) -> JobRun:
+    job = active.plan.job
+    return JobRun(
         job=job.name,
         kind=job.kind,
         subject=job.subject,
@@ -146,7 +162,6 @@ def _result(
         backup=_id(report, "backup"),
         run=_id(report, "run"),
     )
-    return Result(run, final)
 
 
 def _delivery(event: Mapping[str, Json]) -> Delivery:

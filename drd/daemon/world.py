@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from drd.daemon.model import Plan
+from drd.daemon.overview import Watched
 from drd.daemon.planning import Rules
 from drd.model import Json, Notice
 from drd.ops.ports import Ports
@@ -18,9 +19,9 @@ from drd.protocols import Notifier
 class World:
     """All that the daemon needs, and no configuration.
 
-    ``engines`` are the configured sources with their kind. ``argv`` starts the process of a job, in ``environ``, with
-    ``folder`` for its temporary files (None: the system's); ``request`` makes what it is told. ``close`` releases the
-    store.
+    ``watched`` are the configured sources, ``drills`` the names of the drills. ``argv`` starts the process of a job, in
+    ``environ``, with ``folder`` for its temporary files (None: the system's); ``request`` makes what it is told.
+    ``close`` releases the store.
     """
 
     plans: tuple[Plan, ...]
@@ -31,14 +32,19 @@ class World:
     lease_ttl_s: float
     ports: Ports
     notifier: Notifier
-    engines: Mapping[str, str]
     argv: tuple[str, ...]
     environ: Mapping[str, str]
     folder: Path | None
+    watched: tuple[Watched, ...]
+    drills: tuple[str, ...]
     request: Callable[[Plan], Mapping[str, Json]]
     configured_at: datetime
     close: Callable[[], None]
     notices: tuple[Notice, ...] = ()
+
+    def engine_of(self, source: str) -> str | None:
+        """Return the kind of a configured source, None for any other."""
+        return next((item.engine for item in self.watched if item.name == source), None)
 
     def plan_of(self, job: str) -> Plan | None:
         """Return the plan of a job by its name."""
