@@ -103,7 +103,13 @@ def test_systemd_hears_of_the_service(tmp_path: Path, abstract: bool) -> None:
         manager.stopping()
         manager.extend(90)
         heard = [channel.recv(1000).decode() for _ in range(5)]
-    expected = ["READY=1", "RELOADING=1\nMONOTONIC_USEC=123", "WATCHDOG=1", "STOPPING=1", "EXTEND_TIMEOUT_USEC=90000000"]
+    expected = [
+        "READY=1",
+        "RELOADING=1\nMONOTONIC_USEC=123",
+        "WATCHDOG=1",
+        "STOPPING=1",
+        "EXTEND_TIMEOUT_USEC=90000000",
+    ]
     assert heard == expected
 
 
