@@ -59,6 +59,7 @@ class Desk:
         self._notices: tuple[Notice, ...] = ()
         self._waiting = Waiting()
         self._active: dict[str, Active] = {}
+        self._unwritten = 0
         self._inbox: queue.SimpleQueue[tuple[str, datetime] | None] = queue.SimpleQueue()
         self._scheduler = Scheduler(
             now=world.ports.now,
@@ -193,6 +194,11 @@ class Desk:
         with self._lock:
             return list(self._active.values())
 
+    @property
+    def writing(self) -> bool:
+        """Whether a run that has ended is still being written down."""
+        return self._unwritten > 0
+
     def cancel_all(self) -> None:
         """Ask every run to end and to undo what it began."""
         for active in self.running():
@@ -314,8 +320,8 @@ class Desk:
             duration_s=round(run.duration_s, 3),
             **{name: value for name in ("backup", "run", "message", "hint") if (value := getattr(run, name))},
         )
-        self._note(active, run, final=result.final)
         self._listener.job_ended(run)
+        self._note(active, run, final=result.final)
         self._ended(run)
 
     def _note(self, active: Active, run: JobRun, *, final: bool) -> None:
@@ -323,6 +329,7 @@ class Desk:
         name = run.job
         with self._lock:
             self._active.pop(name, None)
+            self._unwritten += 1
             world = self._world
             record = planning.after_run(
                 self._notebook.of(name),
@@ -333,10 +340,10 @@ class Desk:
                 next_at=self._scheduler.next_at(name) if self._planning and not self._paused else None,
                 draw=self._draw(),
             )
-            if world.plan_of(name) is None:
-                return
-            self._notebook.put(name, record)
-            retry = record.retry
+            known = world.plan_of(name) is not None
+            if known:
+                self._notebook.put(name, record)
+            retry = record.retry if known else None
             if retry is not None and self._planning and not self._paused and not self._draining:
                 self._waiting.add(
                     Due(
@@ -348,10 +355,14 @@ class Desk:
                     )
                 )
         self._inbox.put(None)
-        if self._leader.still():
-            self._notebook.save(world, name)
-        else:
-            self.step_down(self._leader.problem)
+        try:
+            if not self._leader.still():
+                self.step_down(self._leader.problem)
+            elif known:
+                self._notebook.save(world, name)
+        finally:
+            with self._lock:
+                self._unwritten -= 1
 
     # Showing
 

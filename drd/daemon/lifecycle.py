@@ -28,6 +28,8 @@ from drd.daemon.world import World
 from drd.errors import Cancelled, DrdError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+WRITE_S = 10.0
+"""How long the history of the last runs may take to be written when the daemon ends."""
 _LOOK_S = 1.0
 _STUCK_S = 4 * WAKE_S
 _SAME_S = 0.3
@@ -151,6 +153,9 @@ class Daemon:
                 self.desk.cancel_all()
             if waited >= grace_s + KILL_AFTER_S:
                 self.desk.kill_all()
+        written_by = time.monotonic() + WRITE_S
+        while self.desk.writing and time.monotonic() < written_by:
+            time.sleep(0.02)
         self.heart.stop()
         self._cancel.cancel()  # nobody waits for a store that is away
         self._leader.release()
