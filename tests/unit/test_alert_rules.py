@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from drd.cli.main import build_parser
+from drd.daemon.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "config" / "prometheus"
@@ -95,6 +96,18 @@ def test_what_to_do_can_be_typed(rule: dict[str, Any]) -> None:
     for command in action.split("; "):
         if command.startswith("drd "):
             assert callable(build_parser().parse_args(shlex.split(command)[1:]).run)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name_of)
+def test_an_alert_asks_for_metrics_that_drd_has(rule: dict[str, Any]) -> None:
+    """Each drd_ name of an expression is one of drd's metrics, and every label it groups by is one of theirs."""
+    labels = {family.name: set(family.labels) for family in FAMILIES}
+    named = set(re.findall(r"\bdrd_\w+", rule["expr"]))
+    assert named <= labels.keys()
+    if named:
+        known = {"job", "namespace", "instance", "exported_job"}.union(*(labels[name] for name in named))
+        for kept in re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"]):
+            assert {label.strip() for label in kept.split(",")} <= known
 
 
 def test_every_runbook_belongs_to_an_alert() -> None:
