@@ -218,6 +218,10 @@ class EncryptionConfig(Section):
     ] = Field(
         default=(), description="Secret key (or a list of them) for restore and verify --deep. Backing up needs none."
     )
+    accept_clear_before: Moment | None = Field(
+        default=None,
+        description="Backups in the clear count too if made, and put into the store, before this time (with its zone).",
+    )
 
 
 class SigningConfig(Section):

@@ -75,6 +75,11 @@ class SourceBase(Section):
         default=None, description="How old the newest backup may become before drd status marks the source as late."
     )
 
+    @property
+    def writes_in_the_clear(self) -> bool:
+        """Whether the server itself puts objects into the store, which drd cannot encrypt."""
+        return False
+
 
 class ChainedSource(SourceBase):
     """What sources have whose backups may build on each other."""
@@ -273,6 +278,11 @@ class ClickHouseConfig(ChainedSource):
     bandwidth: Bandwidth | None = Field(
         default=None, description="Most bytes a second the server may read for a backup (max_backup_bandwidth)."
     )
+
+    @property
+    def writes_in_the_clear(self) -> bool:
+        """Whether the server writes to the bucket itself."""
+        return self.mode == "direct"
 
     @property
     def chains(self) -> bool:

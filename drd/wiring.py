@@ -28,6 +28,7 @@ from drd.repository.codec import Codec
 from drd.repository.lease import Holder
 from drd.repository.repository import Repository
 from drd.repository.retention import Policy
+from drd.repository.sealing import Sealing
 from drd.repository.signing import Signing, Trust
 from drd.selection import EVERYTHING, Selection
 from drd.wiring_engines import engine_of, replacer_of, resolved
@@ -299,17 +300,19 @@ def _codec(config: Config) -> Codec:
 
 
 def _signing(config: Config) -> Signing:
-    settings = config.signing
+    settings, sealing = config.signing, None
+    if config.encryption is not None:
+        sealed = frozenset(name for name, source in config.sources.items() if not source.writes_in_the_clear)
+        sealing = Sealing(config.encryption.accept_clear_before, sealed)
     if settings is None:
-        return Signing()
+        return Signing(sealing=sealing)
     trust = Trust(
         public_keys=settings.public_keys,
         accept_unsigned_before=settings.accept_unsigned_before,
         repository_id=settings.repository,
-        encrypted=config.encryption is not None,
     )
     private_key = settings.private_key
-    return Signing(private_key.resolve if private_key else None, trust if settings.public_keys else None)
+    return Signing(private_key.resolve if private_key else None, trust if settings.public_keys else None, sealing)
 
 
 def _tuning(config: Config) -> Tuning:

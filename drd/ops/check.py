@@ -70,7 +70,13 @@ def _keys(ports: Ports) -> list[CheckItem]:
     if not codec.encrypted:
         hint = "make a key pair with: drd keygen; then set encryption.recipients"
         return [CheckItem("encryption", "warning", "off: whoever reads the bucket reads the data", hint)]
-    items = [CheckItem("encryption", "ok", f"age, {len(codec.recipients)} recipient(s)")]
+    sealing = ports.catalog.signing.sealing
+    if sealing is not None and sealing.accept_clear_before is not None:
+        detail = f"age; backups in the clear from before {when(sealing.accept_clear_before)} count too"
+        hint = "take encryption.accept_clear_before out when none of them is needed"
+        items = [CheckItem("encryption", "warning", detail, hint)]
+    else:
+        items = [CheckItem("encryption", "ok", f"age, {len(codec.recipients)} recipient(s)")]
     try:
         has_identity = bool(codec.identities)
     except DrdError as error:

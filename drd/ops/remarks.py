@@ -75,7 +75,7 @@ def _late(item: SourceStatus, report: StatusReport) -> Iterator[Remark]:
 def _untrusted(item: SourceStatus, _report: StatusReport) -> Iterator[Remark]:
     if item.untrusted:
         held = wording.plural(item.untrusted, "backup")
-        text = f"{item.source}: {held} not signed by a trusted key, and not counted"
+        text = f"{item.source}: {held} not signed, or not encrypted, as configured, and not counted"
         yield Remark("untrusted", "act", item.source, text, (_drd("verify", item),))
 
 

@@ -143,8 +143,8 @@ def _doubts(ports: Ports, backup: Backup) -> tuple[Notice, ...]:
     Whoever may write to the bucket could put a backup of their own there; one in the clear takes not even a recipient.
     """
     out: list[Notice] = []
-    if ports.codec.encrypted and backup.encryption == "none":
-        text = f"{backup.id} is not encrypted, though encryption is configured: was it taken before that, and by you?"
+    if ports.catalog.signing.sealing is not None and backup.encryption == "none":
+        text = f"{backup.id} is not encrypted; it counts because of encryption.accept_clear_before"
         out.append(Notice("not-encrypted", text))
     if ports.catalog.signing.trust is not None:
         if backup.signature is None:

@@ -26,7 +26,7 @@ class SourceStatus:
     ``damaged`` counts what cannot be restored by its manifest or an ancestor's; ``newest`` and ``oldest`` can be.
     ``from_future`` backups have a recovery point that is yet to come, as a clock was wrong: none is the newest before
     its time, or it would hide for so long that no backup is taken. ``untrusted`` backups are not signed by anyone who
-    is believed: they are in none of the other numbers.
+    is believed, or in the clear where backups are encrypted: they are in none of the other numbers.
     """
 
     source: str

@@ -56,6 +56,8 @@ class Manifests:
             for size in _HEAD_BYTES:
                 data = self._store.get(key, length=size)
                 if head := manifest.head_from_json(data, key=key):
+                    if doubt := self._signing.doubt_of_clear(head, lambda: self._store.stat(key).modified_at):
+                        return Entry(source, backup_id, None, doubt, head)
                     return Entry(source, backup_id, head, None)
                 if len(data) < size:
                     break

@@ -20,6 +20,7 @@ from drd.errors import ConfigError, IntegrityError
 from drd.model import SIGNED_SCHEMA_VERSION, Backup, BackupHead, Secret, Signature
 from drd.repository.layout import backup_time
 from drd.repository.manifest import content_digest
+from drd.repository.sealing import Sealing, clear_hint
 from drd.wording import when
 
 PUBLIC_KEY_PREFIX = "ed25519:"
@@ -34,14 +35,13 @@ class Trust:
     """Which backups count: those signed by one of ``public_keys`` (``ed25519:…``).
 
     ``accept_unsigned_before``: an unsigned one counts too when both its id and the store's own time of its manifest
-    are earlier, and it is encrypted where ``encrypted`` says that backups are. ``repository_id``, if given, is the
-    only repository whose backups count, so that one key may sign for several.
+    are earlier. ``repository_id``, if given, is the only repository whose backups count, so that one key may sign for
+    several.
     """
 
     public_keys: tuple[str, ...]
     accept_unsigned_before: datetime | None = None
     repository_id: str | None = None
-    encrypted: bool = False
 
 
 class Signing:
@@ -50,11 +50,18 @@ class Signing:
     Args:
         private_key: reads the PEM text of the private key, when the first backup is to be signed.
         trust: whom to believe; None believes every manifest that is well-formed.
+        sealing: what backups in the clear count, where backups are encrypted; None asks nothing of that.
     """
 
-    def __init__(self, private_key: Callable[[], Secret] | None = None, trust: Trust | None = None) -> None:
+    def __init__(
+        self,
+        private_key: Callable[[], Secret] | None = None,
+        trust: Trust | None = None,
+        sealing: Sealing | None = None,
+    ) -> None:
         self._read_private_key = private_key
         self.trust = trust
+        self.sealing = sealing
 
     @property
     def signs(self) -> bool:
@@ -96,8 +103,15 @@ class Signing:
 
         Args:
             backup: what the manifest says.
-            stored_at: asks the store when it got the manifest; called for an unsigned one alone.
+            stored_at: asks the store when it got the manifest; called for an unsigned one and one in the clear alone.
         """
+        return self._doubt_of_signature(backup, stored_at) or self.doubt_of_clear(backup, stored_at)
+
+    def doubt_of_clear(self, head: BackupHead, stored_at: Callable[[], datetime | None]) -> str:
+        """Return why a backup in the clear does not count, or nothing when it does: known by its head."""
+        return self.sealing.doubt(head, stored_at) if self.sealing is not None else ""
+
+    def _doubt_of_signature(self, backup: Backup, stored_at: Callable[[], datetime | None]) -> str:
         trust = self.trust
         if trust is None:
             return ""
@@ -122,6 +136,8 @@ class Signing:
     def vouched(self, head: BackupHead) -> bool:
         """Whether a head counts of which somebody who is believed says that the whole manifest's signature is good."""
         trust = self.trust
+        if self.doubt_of_clear(head, lambda: None):  # only the store can say since when it is there
+            return False
         if trust is None:
             return True
         mine = trust.repository_id in {None, head.repository_id}
@@ -162,12 +178,13 @@ class Signing:
 
 def refusal(backup_id: str, doubt: str) -> IntegrityError:
     """Return the error for a backup that :meth:`Signing.doubt` does not let count."""
-    return IntegrityError(
-        f"backup {backup_id} {doubt}",
-        subject=backup_id,
-        hint=f"somebody may have planted it: look at it with drd show {backup_id}, and use another backup; one that you"
-        " know to be yours counts once its key is in signing.public_keys, or by signing.accept_unsigned_before",
+    hint = (
+        f"somebody may have planted it: look at it with drd show {backup_id}, and use another backup; one that you"
+        " know to be yours counts once its key is in signing.public_keys, or by signing.accept_unsigned_before"
     )
+    if "not encrypted" in doubt:
+        hint = clear_hint(backup_id)
+    return IntegrityError(f"backup {backup_id} {doubt}", subject=backup_id, hint=hint)
 
 
 def generate_signing_key() -> tuple[Secret, str]:
@@ -196,8 +213,6 @@ def _doubt_of_unsigned(backup: Backup, trust: Trust, stored_at: Callable[[], dat
     since = f"and unsigned ones count only from before {when(limit)} (signing.accept_unsigned_before)"
     if backup_time(backup.id) >= limit:
         return f"is not signed, {since}"
-    if trust.encrypted and backup.encryption == "none":
-        return "is neither signed nor encrypted, though both are configured"
     stored = stored_at()
     if stored is None or stored >= limit:  # an id can be made up by whoever writes it, the store's time cannot
         put = when(stored, "an unknown time")

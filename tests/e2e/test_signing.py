@@ -48,7 +48,7 @@ def test_a_forged_backup_is_refused_everywhere(signed_site: Site, tmp_path: Path
     assert (lines[good]["outcome"], lines[forged]["outcome"]) == ("ok", "untrusted")
     assert "is not signed" in lines[forged]["problem"]
     assert "untrusted" in signed_site("list").succeeds().out
-    assert "1 backup not signed by a trusted key" in signed_site("status").succeeds().out
+    assert "1 backup not signed, or not encrypted" in signed_site("status").succeeds().out
     assert signed_site("status", "--json").json["sources"][0]["untrusted"] == 1
 
     planned = signed_site("restore", "--at", "now", "--into", "out", "--json", "--dry-run").succeeds().json["restores"]
@@ -83,6 +83,34 @@ def test_old_backups_count_by_choice_and_a_new_key_does_not(make_site: MakeSite)
     items = {item["name"]: item for item in site("check", "--json").json["items"]}
     assert items["signing"]["outcome"] == "ok"
     site("backup", "now").fails(2, "signing.private_key is not", hint="signing.private_key")
+
+
+def test_a_backup_in_the_clear_is_refused_where_encryption_is_configured(signed_site: Site, tmp_path: Path) -> None:
+    """Signed and all: a host that lost its recipients is found out; old ones count from before a time, by choice."""
+    careless = signed_site.at(tmp_path / "careless")
+    del careless.config["encryption"]
+    clear = careless("backup", "now", "--json").succeeds().json["backups"][0]["id"]
+    lines = signed_site("list", "--json").succeeds().json["backups"]
+    assert [(line["id"], line["outcome"]) for line in lines] == [(clear, "untrusted")]
+    for verb in (("verify",), ("verify", "--sample", "5%"), ("runbook", clear)):
+        assert signed_site(*verb).rc == 20
+    signed_site("restore", "--at", "now", "--into", "out").fails(
+        20, clear, "is not encrypted, though", hint="encryption.accept_clear_before"
+    )
+    assert "1 backup not signed, or not encrypted" in signed_site("status").succeeds().out
+    assert signed_site("prune", "--apply", "--json").succeeds().json["remove"] == []
+
+    signed_site.config["encryption"]["accept_clear_before"] = "2999-01-01T00:00:00Z"
+    signed_site("verify", "--deep").succeeds()
+    signed_site("restore", "--at", "now", "--into", "out").succeeds()
+    items = {item["name"]: item for item in signed_site("check", "--json").json["items"]}
+    assert items["encryption"]["outcome"] == "warning"
+    encrypted = signed_site("backup", "now", "--json").succeeds().json["backups"][0]
+    del signed_site.config["encryption"]["accept_clear_before"]
+    (planned,) = (
+        signed_site("restore", "--at", "now", "--into", "o2", "--dry-run", "--json").succeeds().json["restores"]
+    )
+    assert (planned["backup"], [item["id"] for item in planned["passed_over"]]) == (encrypted["id"], [])
 
 
 def test_an_older_drd_is_told_by_version(signed_site: Site) -> None:

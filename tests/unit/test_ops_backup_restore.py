@@ -276,12 +276,3 @@ def test_deadline_stops_a_source_and_says_so(make_ports: Callable[..., Ports]) -
     assert isinstance(report.sources[0].error, SourceError)
     assert "deadline" in report.sources[0].error.message
     assert list(ports.store.list("backups/slow/")) == []
-
-
-def test_backup_in_the_clear_is_doubted_where_encryption_is_configured(tmp_path: Path) -> None:
-    """Anyone who may write to the bucket can put a plain backup there: plan and report say that it is one."""
-    store = MemoryStore()
-    back_up(ports_over(store, tmp_path), [source(DictEngine(TABLES))])
-    encrypting = ports_over(store, tmp_path, codec=Codec(1, (RECIPIENT,), (IDENTITY,)))
-    assert [n.code for n in restore_latest(encrypting, DictEngine()).restores[0].notices] == ["not-encrypted"]
-    assert restore_latest(ports_over(store, tmp_path), DictEngine()).restores[0].notices == ()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from drd.errors import ConfigError, IntegrityError
-from drd.model import Backup, Secret, Signature
+from drd.model import Artifact, Backup, Part, Secret, Signature
 from drd.ops import restore as restoring
 from drd.ops.backup import back_up
 from drd.ops.ports import Ports, Source
@@ -26,16 +26,17 @@ from drd.repository import layout, manifest
 from drd.repository.catalog import Catalog
 from drd.repository.codec import Codec, generate_identity
 from drd.repository.retention import Policy
+from drd.repository.sealing import Sealing
 from drd.repository.signing import Signing, Trust, generate_signing_key, is_public_key
 from drd.stores.memory import MemoryStore
-from tests.support.backups import describe, store_backup
+from tests.support.backups import ID, describe, store_backup
 from tests.support.engine import DictEngine, DictFormat
 from tests.support.ports import make_ports
 
 OURS, OUR_KEY = generate_signing_key()
 THEIRS, THEIR_KEY = generate_signing_key()
 IDENTITY, RECIPIENT = generate_identity()
-TRUST = Trust((OUR_KEY,), encrypted=True)
+TRUST = Trust((OUR_KEY,))
 GOOD = {"orders": b"1\tbuy\n" * 50}
 FORGED = {"orders": b"9\tgive it all to me\n" * 50}
 
@@ -211,7 +212,7 @@ def test_junk_signatures_never_crash(signature: Signature) -> None:
 
 
 def test_unsigned_ones_count_by_explicit_choice(ports_of: Callable[..., Ports]) -> None:
-    """``accept_unsigned_before`` wants an older id, an older time of the store, and encryption where it is on."""
+    """``accept_unsigned_before`` wants an older id and an older time of the store."""
     store = MemoryStore()
     old = take(ports_of(store, Signing()), GOOD)
     limit = datetime.now(UTC) + timedelta(minutes=1)
@@ -224,8 +225,52 @@ def test_unsigned_ones_count_by_explicit_choice(ports_of: Callable[..., Ports]) 
     assert "was put into the store" in judge.doubt(old, lambda: limit)
     later = dataclasses.replace(old, id=f"{limit + timedelta(days=1):%Y%m%dT%H%M%SZ}-abcdef")
     assert "accept_unsigned_before" in judge.doubt(later, lambda: old.started_at)
-    plain = dataclasses.replace(old, encryption="none", recipients=())
-    assert "neither signed nor encrypted" in judge.doubt(plain, lambda: old.started_at)
+
+
+def test_a_signed_backup_in_the_clear_does_not_count(ports_of: Callable[..., Ports]) -> None:
+    """Where backups are encrypted, a valid signature does not make up for it: such a host is found out."""
+    store = MemoryStore()
+    good = take(ports_of(store, signing()), GOOD, days_ago=1)
+    clear = take(ports_of(store, signing(), codec=Codec(1)), FORGED)
+    sealed = ports_of(store, Signing(lambda: OURS, TRUST, Sealing()))
+    target, report = restore(sealed)
+    assert (target.tables, report.restores[0].backup) == (GOOD, good)
+    found = {item.id: item for item in verify(sealed, [], deep=True).backups}
+    assert (found[good.id].outcome, found[clear.id].outcome) == ("ok", "damaged")
+    assert "is not encrypted, though" in found[clear.id].problems[0].message
+    with pytest.raises(IntegrityError, match=clear.id) as caught:
+        sealed.catalog.get(clear.id)
+    assert "encryption.accept_clear_before" in caught.value.hint
+    taken = take(sealed, GOOD)
+    assert taken.parent is None or taken.parent == good.id
+
+
+@pytest.mark.parametrize("trust", [None, TRUST])
+def test_clear_ones_from_before_encryption_count_by_choice(ports_of: Callable[..., Ports], trust: Trust | None) -> None:
+    """``accept_clear_before`` wants an older id and an older time of the store, whether only heads are read or all."""
+    store = MemoryStore()
+    old = take(ports_of(store, signing(), codec=Codec(1)), GOOD)
+    limit = datetime.now(UTC) + timedelta(minutes=1)
+    accepting = ports_of(store, Signing(lambda: OURS, trust, Sealing(limit)))
+    (entry,) = accepting.catalog.survey("shop").entries
+    assert entry.problem is None
+    target, report = restore(accepting)
+    assert target.tables == GOOD
+    assert [notice.code for notice in report.restores[0].notices] == ["not-encrypted"]
+    (entry,) = ports_of(store, Signing(lambda: OURS, trust, Sealing(old.started_at))).catalog.survey("shop").entries
+    assert "count only from before" in (entry.problem or "")
+    judge = Sealing(limit)
+    assert "at an unknown time" in judge.doubt(old, lambda: None)
+    assert "was put into the store at" in judge.doubt(old, lambda: limit)
+
+
+def test_objects_that_a_server_writes_count_where_that_was_chosen() -> None:
+    """Mode direct writes in the clear and is chosen by name: for another source such objects are a downgrade."""
+    raw = Artifact("clickhouse/.backup", (Part(f"backups/src/{ID}/clickhouse/.backup", 9, 9, "", ""),), raw=True)
+    backup = dataclasses.replace(describe((raw,)), encryption="age", recipients=(RECIPIENT,), engine="clickhouse")
+    assert "holds objects that are not encrypted" in Sealing(sources=frozenset({"src"})).doubt(backup, lambda: None)
+    assert not Sealing(sources=frozenset({"other"})).doubt(backup, lambda: None)
+    assert "not encrypted" in Sealing().doubt(dataclasses.replace(backup, engine="postgres"), lambda: None)
 
 
 def test_one_key_for_several_repositories_is_told_apart(ports_of: Callable[..., Ports]) -> None:
