@@ -97,7 +97,7 @@ def test_a_bad_day() -> None:
     """The most urgent comes first and alone is set off; each has what to do next; a failed attempt explains an RPO."""
     page = shown(trouble())
     text = page.text
-    assert "Not all of it. 3 of 4 sources can be restored; there is no backup of sessions." in text
+    assert "No, not all of it. 3 of 4 sources can be restored; there is no backup of sessions." in text
     wrong = text[text.index("What is wrong") : text.index("Sources Source")]
     order = [
         "sessions has no backup to restore. drd backup now sessions",

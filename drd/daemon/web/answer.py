@@ -42,8 +42,7 @@ def answer(overview: Overview, report: StatusReport, now: datetime) -> Answer:
         return _nothing(overview, report)
     tone, word, sentence = _judged(configured)
     if overview.error:
-        then = f"{word.rstrip('.').lower()}: {sentence[0].lower()}{sentence[1:]}"
-        text = f"The store does not answer. {wording.ago(overview.at, now).capitalize()} it was: {then}"
+        text = f"The store does not answer. {wording.ago(overview.at, now)} the answer was: “{word} {sentence}”"
         return Answer("doubt", "Not known.", text, facts)
     return Answer(tone, word, sentence, facts)
 
@@ -71,7 +70,7 @@ def _judged(configured: list[SourceStatus]) -> tuple[Tone, str, str]:
         return "no", "No.", f"There is no backup of {_names(lacking)} to restore."
     if lacking:
         of = f"{count - len(lacking)} of {count} sources can be restored"
-        return "no", "Not all of it.", f"{of}; there is no backup of {_names(lacking)}."
+        return "no", "No, not all of it.", f"{of}; there is no backup of {_names(lacking)}."
     failed = [item.source for item in configured if item.last_drill and item.last_drill.verdict == "failed"]
     if failed:
         text = f"{every} can be restored by what is stored, but the last drill of {_names(failed)} failed."
@@ -97,9 +96,7 @@ def _names(names: list[str]) -> str:
 def _facts(overview: Overview, configured: list[SourceStatus], now: datetime) -> tuple[Fact, ...]:
     points = [item.newest.recovery_point for item in configured if item.newest]
     oldest = min(points)
-    note = "the oldest of the newest backups" if len(points) > 1 else "the newest backup"
-    if len(points) < len(configured):
-        note = f"of those {len(points)}, {note}"
+    note = f"the oldest of the {len(points)} newest backups" if len(points) > 1 else "the newest backup"
     passed = _last_passed(overview)
     return (
         Fact("To", wording.point(oldest), f"{wording.ago(oldest, now)}, {note}", oldest),

@@ -29,7 +29,7 @@ from drd.ops.status import StatusReport
 
 _FEW = 8
 _MANY = 16  # sources or jobs that are all shown at once; of more, those with nothing to say are folded away
-_RECENT, _LISTED = 12, 60  # drill reports
+_RECENT, _LISTED = 9, 60  # drill reports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,7 @@ class _Page:
     stored: str
     scale_start: str
     axis: list[str]
+    holds: bool
     restore_all: str
     drills: list[DrillRow]
     drills_left_out: int
@@ -106,6 +107,7 @@ def _page(overview: Overview, now: datetime, version: str, refresh_s: int | None
         stored=wording.size(sum(row.stored_bytes for row in all_rows)),
         scale_start=wording.when(min(starts, default=now)),
         axis=[_day(now - timedelta(days=days)) for days in range(DAYS, 0, -6)] + ["now"],
+        holds=any(row.stored_bytes or row.command for row in all_rows),
         restore_all=f"drd restore --at '{wording.point(report.ask_for)}'" if report.ask_for else "",
         drills=drill_rows(overview.drills[:_LISTED]),
         drills_left_out=max(0, len(overview.drills) - _LISTED),
@@ -133,11 +135,11 @@ def _report(overview: Overview, now: datetime) -> StatusReport:
 
 
 def _tones(wrong: tuple[Trouble, ...]) -> dict[str, Literal["act", "look"]]:
-    """Return the worst that is said of each source."""
+    """Return the worst that is said of each source, most urgent first."""
     out: dict[str, Literal["act", "look"]] = {}
-    for trouble in reversed(wrong):  # the most urgent comes last
+    for trouble in wrong:
         for item in trouble.parts or (trouble,):
-            out[item.source] = "act" if item.urgency == "act" else "look"
+            out.setdefault(item.source, "act" if item.urgency == "act" else "look")
     return out
 
 
@@ -149,8 +151,8 @@ def _state(board: Board | None) -> str:
         "running": "runs",
         "draining": "is shutting down: it ends what runs, starts nothing",
     }
-    role = "" if board.leader else ", as a standby: another replica plans the jobs"
-    return f"{words[board.state]}{', paused' if board.paused else ''}{role}"
+    role = " as the leader" if board.leader else " as a standby: another replica plans the jobs"
+    return f"{words[board.state]}{role}{', paused' if board.paused else ''}"
 
 
 def _day(at: datetime) -> str:

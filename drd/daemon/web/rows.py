@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -63,17 +63,18 @@ class Row:
 
 
 def rows(
-    views: Sequence[SourceView], board: Board | None, tones: dict[str, Literal["act", "look"]], now: datetime
+    views: Sequence[SourceView], board: Board | None, tones: Mapping[str, Literal["act", "look"]], now: datetime
 ) -> list[Row]:
-    """Return a row for each source: those in trouble first, then in the order given."""
+    """Return a row for each source: those of ``tones`` first, in its order, then the others as they are given."""
     starts = [start for view in views if (start := window_start(view)) is not None]
     scale = Scale(
         start=min(starts, default=now),
         end=now,
         most=max((stored(view) for view in views), default=0),
     )
-    made = [_row(view, board, tones.get(view.name, "well"), scale, now) for view in views]
-    return sorted(made, key=lambda row: ("act", "look", "well").index(row.tone))
+    first = {name: rank for rank, name in enumerate(tones)}
+    ordered = sorted(views, key=lambda view: first.get(view.name, len(first)))
+    return [_row(view, board, tones.get(view.name, "well"), scale, now) for view in ordered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +126,11 @@ def _row(view: SourceView, board: Board | None, tone: RowTone, scale: Scale, now
         if newest is None
         else Cell(
             wording.size(newest.plain_bytes),
-            f"{wording.size(newest.stored_bytes)} stored"
-            + (f", {newest.rows:,} {'keys' if view.engine == 'redis' else 'rows'}" if newest.rows is not None else ""),
+            f"{wording.size(newest.stored_bytes)} stored",
         ),
         spark=sparkline(whole, trend),
         next_run=next_cell([job for job in view.jobs if job.job.kind == "backup"], board, now),
-        drill=drill_cell(status.last_drill, now),
+        drill=drill_cell(status.last_drill, now) if status.last_drill or status.configured else Cell("never"),
         strip=strip(view, now),
         window=window,
         window_bar=window_bar,
@@ -199,7 +199,7 @@ def _window(view: SourceView, scale: Scale) -> tuple[Cell, Markup]:
     length = wording.span((newest.recovery_point - start).total_seconds())
     proven = _proven(view.drills)
     text = f"{length}, {wording.plural(status.backups, 'backup')}"
-    note = f"from {wording.when(start)}"
+    note = f"from {start:%Y-%m-%d}"
     label = f"{view.name}: recoverable from {wording.when(start)} to {wording.when(newest.recovery_point)}"
     mark = scale.share(proven) if proven is not None and proven >= start else None
     return Cell(text, note), bar(scale.share(start), scale.share(newest.recovery_point), label, mark=mark)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 from markupsafe import Markup
 
 from drd import wording
 from drd.daemon.model import JobRun, SourceView
-from drd.daemon.web.drawing import legible, percent
+from drd.daemon.web.drawing import drawn, label_of, percent
 from drd.drills.report import DrillRun
 
 DAYS = 30
@@ -22,6 +23,8 @@ _WIDTH = _SLOTS * _UNIT
 _HEIGHT = 40
 _MARKS_Y, _DRILLS_Y = 13, 33
 _LEVELS = ("", "gone", "incremental", "full")
+_GONE, _INCREMENTAL, _FULL = 1, 2, 3
+_RUNS = re.compile(rb"\x01+|\x02+|\x03+")
 _PATIENCE, _GRACE = 1.25, timedelta(minutes=15)
 """A backup is missing when the planned time between two is over by a quarter and this."""
 
@@ -57,41 +60,19 @@ def strip(view: SourceView, now: datetime) -> Strip:
     failed = [run for run in runs if run.outcome == "failed" and start <= run.started_at <= now]
     drills = [run for run in view.drills if start <= _proved(run) <= now]
     words = _words(view, holes, failed, drills, start, now)
-    newest = view.status.newest
-    latest_drill = view.status.last_drill
-    return Strip(
-        Markup(
-            '<svg class="strip" width="100%" height="{h}" role="img" aria-label="{label}">'
-            '<svg viewBox="0 0 {w} {h}" preserveAspectRatio="none" width="100%" height="{h}">'
-            '<path class="ground" d="M0 23.5H{w}"/>{marks}{gaps}</svg>{failed}{drills}</svg>'
-        ).format(
-            h=_HEIGHT,
-            w=_WIDTH,
-            label=legible(f"The last {DAYS} days of {view.name}: {words}"),
-            marks=_marks(levels),
-            gaps=Markup().join(_gap(hole, start) for hole in holes),
-            failed=_uses(
-                (
-                    (
-                        "attempt now" if newest is None or run.started_at > newest.recovery_point else "attempt",
-                        run.started_at,
-                    )
-                    for run in failed
-                ),
-                _MARKS_Y,
-                start,
-            ),
-            drills=_uses(
-                (
-                    (f"{run.verdict}{' now' if latest_drill and run.id == latest_drill.id else ''}", _proved(run))
-                    for run in drills
-                ),
-                _DRILLS_Y,
-                start,
-            ),
-        ),
-        words,
+    newest, latest = view.status.newest, view.status.last_drill
+    since = newest.recovery_point if newest else start
+    attempts = (("attempt now" if run.started_at > since else "attempt", run.started_at) for run in failed)
+    proofs = ((f"{run.verdict}{' now' if latest and run.id == latest.id else ''}", _proved(run)) for run in drills)
+    drawing = _marks(levels) + "".join(_gap(hole, start) for hole in holes)
+    label = label_of(f"The last {DAYS} days of {view.name}: {words}")
+    svg = drawn(
+        f'<svg class="strip" width="100%" height="{_HEIGHT}" role="img" aria-label="{label}">'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" width="100%" height="{_HEIGHT}">'
+        f'<path class="ground" d="M0 23.5H{_WIDTH}"/>{drawing}</svg>'
+        f"{_uses(attempts, _MARKS_Y, start)}{_uses(proofs, _DRILLS_Y, start)}</svg>"
     )
+    return Strip(svg, words)
 
 
 def gaps(view: SourceView, now: datetime) -> tuple[Gap, ...]:
@@ -122,48 +103,51 @@ def _levels(view: SourceView, runs: Sequence[JobRun], start: datetime, now: date
     """Return the best of what lies in each slot, as an index of :data:`_LEVELS`."""
     levels, slot = bytearray(_SLOTS), _SPAN / _SLOTS
     ids = {head.id for head in view.backups}
-    gone = ((run.started_at, 1) for run in runs if run.backup and run.backup not in ids)
-    kept = ((head.recovery_point, 3 if head.kind == "full" else 2) for head in view.backups)
-    for at, level in (*gone, *kept):
-        if start <= at <= now:
-            index = min(_SLOTS - 1, int((at - start) / slot))
-            levels[index] = max(levels[index], level)
+    for head in view.backups:
+        if start <= head.recovery_point < now:
+            index = int((head.recovery_point - start) / slot)
+            if levels[index] != _FULL:
+                levels[index] = _FULL if head.kind == "full" else _INCREMENTAL
+    for run in runs:
+        if run.backup and start <= run.started_at < now and run.backup not in ids:
+            index = int((run.started_at - start) / slot)
+            levels[index] = levels[index] or _GONE
     return levels
 
 
-def _marks(levels: bytearray) -> Markup:
+def _marks(levels: bytearray) -> str:
     """Draw slots as dashes of one line for each unbroken run of a kind: few bytes however many there are."""
     paths: dict[int, str] = {}
-    for level, group in groupby(enumerate(levels), key=lambda pair: pair[1]):
-        indexes = [index for index, _ in group]
-        if level:
-            y = 13 if level == 3 else 17
-            paths[level] = paths.get(level, "") + f"M{indexes[0] * _UNIT} {y}h{len(indexes) * _UNIT}"
-    return Markup().join(
-        Markup('<path class="{}" d="{}"/>').format(_LEVELS[level], path) for level, path in sorted(paths.items())
-    )
+    ends: dict[int, int] = {}
+    for run in _RUNS.finditer(levels):
+        level, start, end = run[0][0], run.start() * _UNIT, run.end() * _UNIT
+        if level in ends:
+            paths[level] += f"m{start - ends[level]} 0h{end - start}"
+        else:
+            paths[level] = f"M{start} {13 if level == _FULL else 17}h{end - start}"
+        ends[level] = end
+    return "".join(f'<path class="{_LEVELS[level]}" d="{path}"/>' for level, path in sorted(paths.items()))
 
 
-def _gap(hole: Gap, start: datetime) -> Markup:
+def _gap(hole: Gap, start: datetime) -> str:
     left, right = ((at - start) / _SPAN * _WIDTH for at in (hole.start, hole.end))
     left = min(left + (_UNIT if right - left > 3 * _UNIT else 0), right - 2)  # beside the mark of the backup before it
-    return Markup('<rect class="gap{}" x="{:.1f}" y="4" width="{:.1f}" height="18"/>').format(
-        " now" if hole.open else "", left, right - left
-    )
+    name = "gap now" if hole.open else "gap"
+    return f'<rect class="{name}" x="{left:.1f}" y="4" width="{right - left:.1f}" height="18"/>'
 
 
 def _proved(run: DrillRun) -> datetime:
     return run.recovery_point or run.started_at
 
 
-def _uses(marks: Iterable[tuple[str, datetime]], y: int, start: datetime) -> Markup:
+def _uses(marks: Iterable[tuple[str, datetime]], y: int, start: datetime) -> str:
     """Place named marks, at most one to a slot: the first that is given stays."""
     places: dict[int, tuple[str, float]] = {}
     for names, at in marks:
         share = (at - start) / _SPAN
         places.setdefault(int(share * _SLOTS), (names, share))
-    return Markup().join(
-        Markup('<use href="#{}" class="{}" x="{}" y="{}"/>').format(names.split()[0], names, percent(share), y)
+    return "".join(
+        f'<use href="#{names.split()[0]}" class="{names}" x="{percent(share)}" y="{y}"/>'
         for names, share in places.values()
     )
 
@@ -185,5 +169,5 @@ def _words(
         parts.append(wording.plural(len(failed), "failed attempt"))
     if holes:
         longest = wording.span(max(hole.length_s for hole in holes))
-        parts.append(f"{wording.plural(len(holes), 'gap')}, {'' if len(holes) == 1 else 'the longest '}{longest}")
+        parts.append(f"1 gap of {longest}" if len(holes) == 1 else f"{len(holes)} gaps, the longest {longest}")
     return ", ".join(parts)
