@@ -22,7 +22,7 @@ border-bottom:1px solid var(--line)}
 td.seen{overflow-wrap:anywhere}td.outcome,th{white-space:nowrap}
 th{font-weight:600;font-size:.9rem;color:var(--dim)}
 td.time{white-space:nowrap;text-align:right}
-pre{background:var(--soft);padding:.8rem;overflow-x:auto}svg{width:100%;height:auto}
+pre{background:var(--soft);padding:.8rem;white-space:pre-wrap;overflow-wrap:anywhere;user-select:all}svg{width:100%;height:auto}
 svg text{font:14px system-ui,sans-serif;fill:var(--ink)}
 .drawing{overflow-x:auto}.drawing svg{min-width:34rem}
 @media (max-width:40rem){body{padding:1rem}
@@ -42,8 +42,11 @@ _MARKS = {"passed": "✓", "failed": "✗", "unverified": "?", "warning": "!", "
 _WIDTH, _LEFT, _ROW = 900, 110, 30
 
 
-def page(found: RecordedRun) -> str:
-    """Return the page of a run that can be read: HTML with no external resource; everything in it is escaped."""
+def page(found: RecordedRun, *, home: str = "") -> str:
+    """Return the page of a run that can be read: HTML with no external resource; everything in it is escaped.
+
+    ``home`` is the address of the daemon's page, to be linked to; a page in a file has none.
+    """
     run = found.run
     if run is None:
         raise ValueError("a run that cannot be read has no page")
@@ -51,7 +54,8 @@ def page(found: RecordedRun) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Drill {_WORDS[run.verdict].lower()}: {_e(run.source)} {_e(run.id)}</title>"
-        f"<style>{STYLE}</style></head>\n<body>\n"
+        f"<style>{STYLE}</style></head>\n<body><main>\n"
+        + (f'<p><a href="{_e(home)}">All sources and drills</a></p>\n' if home else "")
         + _verdict(run)
         + _error(run)
         + _trouble(run)
@@ -59,7 +63,7 @@ def page(found: RecordedRun) -> str:
         + _evidence(run)
         + _environment(run, found)
         + _repeat(run)
-        + "</body></html>\n"
+        + "</main></body></html>\n"
     )
 
 
@@ -77,7 +81,7 @@ def _verdict(run: DrillRun) -> str:
         f"{size(run.plain_bytes)}, {number(run.rows, 'unknown')} rows or keys"
         + (f", on {len(run.chain)} ancestors" if run.chain else "")
         + ".</p>",
-        "<table><tr><th></th><th>Found</th><th>Objective</th></tr>",
+        "<table><tr><td></td><th>Found</th><th>Objective</th></tr>",
         _objective("Recovery time (RTO)", run.rto_s, run.objectives.rto_s, "rto" in run.over_objective),
         _objective("Age of the data (RPO)", run.rpo_s, run.objectives.rpo_s, "rpo" in run.over_objective),
         "</table>\n",
@@ -123,7 +127,7 @@ def _timeline(run: DrillRun) -> str:
             f'opacity="0.55"/><text x="{x + width + 6:.1f}" y="{y + 17}">{_e(span(seconds))}</text>'
         )
         x += seconds * scale
-    return f'<div class="drawing">{"".join(out)}</svg></div>'
+    return f'<div class="drawing" tabindex="0">{"".join(out)}</svg></div>'
 
 
 def _evidence(run: DrillRun) -> str:

@@ -41,9 +41,9 @@ def remarks(report: StatusReport) -> tuple[Remark, ...]:
 
 def _absent(item: SourceStatus, _report: StatusReport) -> Iterator[Remark]:
     if item.configured and item.newest is None:
-        yield Remark(
-            "no-backup", "act", item.source, f"{item.source} has no backup to restore", (_drd("backup now", item),)
-        )
+        unread = item.coverage.unknown and not item.backups
+        text = f"{item.source} has no backup {'that is known of' if unread else 'to restore'}"
+        yield Remark("no-backup", "act", item.source, text, (_drd("backup now", item),))
 
 
 def _failed_drill(item: SourceStatus, _report: StatusReport) -> Iterator[Remark]:

@@ -49,15 +49,13 @@ def answer(overview: Overview, report: StatusReport, now: datetime) -> Answer:
 
 def _nothing(overview: Overview, report: StatusReport) -> Answer:
     board = overview.board
-    if overview.error:
-        return Answer("doubt", "Not known.", "The store has not been read yet.", ())
-    if board is not None and board.state == "starting":
-        return Answer("doubt", "Not known yet.", "drd is starting and has not read the store.", ())
+    if not overview.known:
+        starting = board is not None and board.state == "starting"
+        text = "drd is starting and has not read the store yet." if starting else "The store has not been read yet."
+        return Answer("doubt", "Not known yet.", text, ())
     held = [item.source for item in report.sources if item.newest]
     if held:
-        text = (
-            f"No source is configured. The store holds backups of {wording.plural(len(held), 'source')}, listed below."
-        )
+        text = f"No source is configured. The store holds backups of {wording.plural(len(held), 'source')}."
         return Answer("doubt", "Not by this configuration.", text, ())
     return Answer("doubt", "Nothing to recover.", "No source is configured, and the store holds no backup.", ())
 

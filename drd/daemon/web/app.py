@@ -129,7 +129,7 @@ class _Handlers:
             found = await run_sync(self._shown.report, run_id, abandon_on_cancel=True, limiter=self._reading)
         if found.run is None:
             raise HTTPException(404, f"the report cannot be read: {found.problem}")
-        html = await self._make(functools.partial(drill_page, found))
+        html = await self._make(functools.partial(drill_page, found, home="../"))
         return HTMLResponse(html, headers={"content-security-policy": self._shown.policy()})
 
     async def status(self, _request: Request) -> Response:

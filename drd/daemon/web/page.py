@@ -62,16 +62,15 @@ class _Page:
     version: str
     started: datetime | None
     configured: datetime | None
-    refresh_s: int | None
 
 
-def render(overview: Overview, now: datetime, *, version: str = __version__, refresh_s: int | None = None) -> str:
-    """Return the page as of ``now`` (aware). ``refresh_s`` makes it load itself anew so often, for a screen on a wall.
+def render(overview: Overview, now: datetime, *, version: str = __version__) -> str:
+    """Return the page as of ``now`` (aware); ``version`` is drd's.
 
     Quick, and bounded in size: about two kilobytes a source however many backups it has, and the newest drills alone.
     """
     template = _environment().get_template("page.html")
-    return template.render(page=_page(overview, now.astimezone(UTC), version, refresh_s))
+    return template.render(page=_page(overview, now.astimezone(UTC), version))
 
 
 @cache
@@ -81,7 +80,7 @@ def content_security_policy() -> str:
     return f"default-src 'none'; style-src {styles}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def _page(overview: Overview, now: datetime, version: str, refresh_s: int | None) -> _Page:
+def _page(overview: Overview, now: datetime, version: str) -> _Page:
     report = _report(overview, now)
     wrong, board = troubles(overview, report, now), overview.board
     all_rows = rows(overview.sources, board, _tones(wrong), now)
@@ -118,7 +117,6 @@ def _page(overview: Overview, now: datetime, version: str, refresh_s: int | None
         version=version,
         started=board.started_at if board else None,
         configured=board.configured_at if board else None,
-        refresh_s=refresh_s,
     )
 
 
@@ -149,7 +147,7 @@ def _state(board: Board | None) -> str:
     words = {
         "starting": "is starting",
         "running": "runs",
-        "draining": "is shutting down: it ends what runs, starts nothing",
+        "draining": "is shutting down and starts nothing new",
     }
     role = " as the leader" if board.leader else " as a standby: another replica plans the jobs"
     return f"{words[board.state]}{role}{', paused' if board.paused else ''}"

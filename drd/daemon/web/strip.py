@@ -86,8 +86,9 @@ def gaps(view: SourceView, now: datetime) -> tuple[Gap, ...]:
     start, allowed = now - _SPAN, timedelta(seconds=view.longest_gap_s) * _PATIENCE + _GRACE
     runs = [run for job in view.jobs if job.job.kind == "backup" for run in job.runs]
     known_since = max(start, min((run.planned_at for run in runs), default=now))
+    held = {head.id for head in view.backups}
     made = {head.recovery_point for head in view.backups}
-    made |= {run.started_at for run in runs if run.backup}
+    made |= {run.started_at for run in runs if run.backup and run.backup not in held}
     times = sorted(at for at in made if at <= now)
     found = [
         Gap(max(before, known_since), after)

@@ -60,7 +60,11 @@ def troubles(overview: Overview, report: StatusReport, now: datetime) -> tuple[T
 
 
 def _store(overview: Overview, now: datetime) -> Iterator[Trouble]:
-    if overview.error:
+    if not overview.known:
+        starting = overview.board is not None and overview.board.state == "starting"
+        text = f"The store has not been read yet{f': {overview.error}' if overview.error else ''}"
+        yield Trouble("store", "look" if starting else "act", "", text, commands=("drd check",))
+    elif overview.error:
         text = f"The store could not be read since {wording.when(overview.at)} ({wording.ago(overview.at, now)})"
         yield Trouble("store", "act", "", f"{text}: {overview.error}", commands=("drd check",))
 
