@@ -12,19 +12,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from drd.drills.history import History
 from drd.errors import DrdError, ObjectMissing, StoreRefused
-from drd.model import Backup, BackupHead, Progress
+from drd.model import Progress
 from drd.ops.backup import BackupReport, hold_lease
 from drd.ops.failures import of_source
+from drd.ops.grounds import Grounds
 from drd.ops.ports import Ports
 from drd.ops.presence import demand_repository
 from drd.repository import layout
 from drd.repository.catalog import CatalogEntry, HeadEntry
 from drd.repository.pins import Pins
-from drd.repository.planning import broken_chain
-from drd.repository.references import References, needed_by
-from drd.repository.retention import Candidate, Decision, Policy, decide
+from drd.repository.references import References
+from drd.repository.retention import Decision, Policy
+
+_FREE_IN_A_ROW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +118,21 @@ def set_pin(ports: Ports, backup_id: str, *, pinned: bool) -> CatalogEntry:
 
 def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> PrunedSource:
     if not apply:
-        survey = ports.catalog.survey(source)
-        decision = _decide(ports, source, survey.entries, policy)
-        locks = _Locks(ports, source, survey.entries)
-        for item in decision.remove:
-            locks.hold(item.id)
-        orphans = _orphans(ports, source, survey.unfinished, swept=False)
+        grounds = Grounds(ports, source, policy)
+        decision = grounds.plan()
+        locks = _Locks(ports, source, grounds.entries)
+        locks.look(decision)
+        orphans = _orphans(ports, source, grounds.unfinished, swept=False)
         return PrunedSource(source, decision, orphans, locked=locks.found)
-    decision, locks = Decision((), ()), _Locks(ports, source, ())
+    decision, locks = Decision((), ()), _Locks(ports, source, {})
     removed: list[str] = []
     removed_bytes = 0
     try:
         with hold_lease(ports, source) as lease:
-            # Whole manifests, checked by their digests: what is damaged must not stand for what would be removed.
-            entries = ports.catalog.entries(source)
-            decision = _decide(ports, source, entries, policy)
-            locks = _Locks(ports, source, entries)
-            stored_bytes = {entry.id: entry.backup.stored_bytes for entry in entries if entry.backup}
-            references = References(entries)
+            grounds = Grounds(ports, source, policy)
+            decision = grounds.decide()
+            locks = _Locks(ports, source, grounds.entries)
+            references = References(grounds.entries.values())
             for item in decision.remove:
                 ports.cancel.raise_if_cancelled()
                 lease.ensure()
@@ -148,8 +146,11 @@ def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> Pruned
                         raise
                     continue
                 removed.append(item.id)
-                removed_bytes += stored_bytes[item.id]
+                going = grounds.entries[item.id].backup
+                removed_bytes += going.stored_bytes if going else 0
             orphans = _sweep(ports, source)
+            ports.catalog.renew_index(source)
+            ports.catalog.tidy_index(source)
     except DrdError as error:
         of_source(error, "prune", source)
         return PrunedSource(source, decision, (), tuple(removed), removed_bytes, error, locks.found)
@@ -159,10 +160,10 @@ def _source(ports: Ports, source: str, policy: Policy, *, apply: bool) -> Pruned
 class _Locks:
     """What the store's object lock holds of one source; asked about children before their parents."""
 
-    def __init__(self, ports: Ports, source: str, entries: Sequence[HeadEntry]) -> None:
+    def __init__(self, ports: Ports, source: str, entries: Mapping[str, HeadEntry]) -> None:
         self._ports = ports
         self._source = source
-        self._parent_of = {entry.id: entry.backup.parent for entry in entries if entry.backup}
+        self._parent_of = {entry.id: entry.backup.parent for entry in entries.values() if entry.backup}
         self._found: dict[str, Locked] = {}
         self._needed: dict[str, datetime] = {}
 
@@ -170,6 +171,18 @@ class _Locks:
     def found(self) -> tuple[Locked, ...]:
         """All that was found, in the order asked."""
         return tuple(self._found.values())
+
+    def look(self, decision: Decision) -> None:
+        """Find what a plan cannot remove yet, as far as it may be: older ones were locked before newer ones.
+
+        Ends after some in a row that may go, so that a plan asks little however much may go; each is asked about again
+        before it is removed.
+        """
+        free = 0
+        for item in decision.remove:
+            free = 0 if self.hold(item.id) else free + 1
+            if free == _FREE_IN_A_ROW:
+                break
 
     def hold(self, backup_id: str) -> bool:
         """Whether the backup must stay: it is locked, or a locked one needs it."""
@@ -208,27 +221,6 @@ def _sweep(ports: Ports, source: str) -> tuple[Orphan, ...]:
             for orphan, until in locks
         )
     return orphans
-
-
-def _decide(ports: Ports, source: str, entries: Sequence[HeadEntry], policy: Policy) -> Decision:
-    by_id = {entry.id: entry.backup for entry in entries if entry.backup is not None}
-    pinned = Pins(ports.store).of(source)
-    proven = History(ports.store, ports.catalog.signing).proven(source)
-    candidates = [_candidate(entry, by_id, pinned) for entry in entries]
-    return decide([replace(c, proven=c.id in proven) for c in candidates], policy)
-
-
-def _candidate(entry: HeadEntry, by_id: dict[str, BackupHead], pinned: set[str]) -> Candidate:
-    """Say what retention must know; a head alone names the parent, not where the parts lie: a plan may lack that."""
-    claimed, pin = entry.claimed, entry.id in pinned
-    if claimed is None:
-        return Candidate(entry.id, layout.backup_time(entry.id), good=False, readable=False, pinned=pin)
-    needs = needed_by(claimed) if isinstance(claimed, Backup) else frozenset[str]()
-    if entry.backup is None:  # not trusted: its word is taken for what it needs, not for its time
-        at = layout.backup_time(entry.id)
-        return Candidate(entry.id, at, claimed.parent, good=False, pinned=pin, needs=needs)
-    good = not broken_chain(claimed, by_id)
-    return Candidate(entry.id, claimed.recovery_point, claimed.parent, good=good, pinned=pin, needs=needs)
 
 
 def _orphans(ports: Ports, source: str, unfinished: Sequence[str], *, swept: bool) -> tuple[Orphan, ...]:

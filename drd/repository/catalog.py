@@ -18,6 +18,7 @@ from drd.repository.abbreviation import meant_by
 from drd.repository.entries import CatalogEntry, Content, Content_co, Entry, HeadEntry, Survey, SweepReport
 from drd.repository.folders import Folders
 from drd.repository.manifests import Manifests, read_all
+from drd.repository.planning import broken_chain
 from drd.repository.references import References
 from drd.repository.remembered import WORTH_WRITING, RememberedHeads
 from drd.repository.signing import Signing, refusal
@@ -78,7 +79,10 @@ class Catalog(Folders):
         ids, marks = self.ids(source), self._remembered.marks(source)
         believed = {found: entry for found, entry in known.items() if entry.backup and found not in marks}
         new = [found for found in ids if found not in believed]
-        return self._survey(source, ids, {**self._remembered_of(source, new), **believed})
+        try:
+            return self._survey(source, ids, {**self._remembered_of(source, new), **believed})
+        finally:
+            self._remembered.forget(source)  # whoever refreshes lives long
 
     def _survey(self, source: str, ids: Sequence[str], believed: Mapping[str, HeadEntry]) -> Survey:
         new = [found for found in ids if found not in believed]
@@ -123,6 +127,7 @@ class Catalog(Folders):
         """
         with suppress(StoreForbidden):
             self._remembered.renew(source, self.ids(source))
+        self._remembered.forget(source)
 
     def tidy_index(self, source: str) -> None:
         """Delete what is left of removals beside the index; the caller holds the lease. Raises store errors."""
@@ -219,7 +224,7 @@ class Catalog(Folders):
         ]
         if not candidates:  # the rule, which must not cost a look into every manifest
             return SweepReport((), 0, 0)
-        references = References(self.entries(source))
+        references = References(self._that_may_need(source))
         kept = [found for found in candidates if references.users_of(found)]
         swept: list[str] = []
         objects = size = 0
@@ -234,6 +239,17 @@ class Catalog(Folders):
                     swept.append(found)
                 objects, size = objects + count, size + freed
         return SweepReport(tuple(swept), objects, size, tuple(kept))
+
+    def _that_may_need(self, source: str) -> list[HeadEntry]:
+        """Return the backups of a source: by their heads, and whole where an ancestor of theirs is missing.
+
+        The parts of a backup lie in its own folder and its ancestors', so no other can need what has no manifest.
+        """
+        entries = self.survey(source).entries
+        by_id = {entry.id: entry.backup for entry in entries if entry.backup is not None}
+        broken = {found for found, head in by_id.items() if broken_chain(head, by_id)}
+        wholes = ((self.read(source, entry.id) if entry.id in broken else entry) for entry in entries)
+        return [entry for entry in wholes if entry is not None]
 
     def remove(self, source: str, backup_id: str, references: References | None = None) -> tuple[int, int]:
         """Delete a backup: its manifest first, from which moment it is none, then its parts.

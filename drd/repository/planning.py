@@ -13,7 +13,7 @@ from typing import Generic
 
 from drd.errors import IntegrityError, NoRecoveryPath
 from drd.model import BackupHead
-from drd.repository.catalog import Content, Content_co, Entry, HeadEntry
+from drd.repository.entries import Content, Content_co, Entry, HeadEntry
 from drd.repository.layout import backup_time
 from drd.repository.signing import refusal
 from drd.wording import point

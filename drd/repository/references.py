@@ -1,52 +1,48 @@
 """Which backups of a source need which others: the last look before anything is deleted.
 
-A backup needs its parent, and every backup in whose folder a part of it lies; in a sound chain the latter are ancestors
-too. A manifest that cannot be read may need any backup that is not newer than itself.
+A backup needs its parent, and every backup in whose folder a part of it lies. The latter are ancestors too: a backup
+refers to parts of its parent alone, wherever they lie. A head names the parent, a whole manifest all of them.
+A manifest that cannot be read may need any backup that is not newer than itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from drd.errors import IntegrityError
-from drd.model import Backup
+from drd.model import Backup, BackupHead
 from drd.repository import layout
+from drd.repository.entries import HeadEntry
 
-__all__ = ["Entry", "References", "needed_by"]
-
-
-class Entry(Protocol):
-    """One backup as the catalog lists it."""
-
-    @property
-    def id(self) -> str:
-        """Return the backup's id."""
-
-    @property
-    def claimed(self) -> Backup | None:
-        """Return what its manifest says, trusted or not; None where it cannot be read."""
+__all__ = ["References", "needed_by"]
 
 
-def needed_by(backup: Backup) -> frozenset[str]:
-    """Return the ids of the other backups without which this one cannot be restored, as its manifest names them."""
-    owners = {layout.owner_of(part.key) for artifact in backup.artifacts for part in artifact.parts}
+def needed_by(backup: BackupHead) -> frozenset[str]:
+    """Return the ids of the other backups without which this one cannot be restored, as far as it names them."""
+    artifacts = backup.artifacts if isinstance(backup, Backup) else ()
+    owners = {layout.owner_of(part.key) for artifact in artifacts for part in artifact.parts}
     return frozenset(owners | ({backup.parent} if backup.parent is not None else set())) - {backup.id}
 
 
 class References:
     """What the backups of one source need of each other; :meth:`forget` those that are gone."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        known = list(entries)
-        self._needs = {entry.id: needed_by(entry.claimed) for entry in known if entry.claimed is not None}
-        self._unreadable = {entry.id for entry in known if entry.claimed is None}
+    def __init__(self, entries: Iterable[HeadEntry]) -> None:
+        self._needs: dict[str, frozenset[str]] = {}
+        self._users: dict[str, set[str]] = {}
+        self._unreadable: set[str] = set()
+        for entry in entries:
+            if entry.claimed is None:
+                self._unreadable.add(entry.id)
+                continue
+            self._needs[entry.id] = needed_by(entry.claimed)
+            for needed in self._needs[entry.id]:
+                self._users.setdefault(needed, set()).add(entry.id)
 
     def users_of(self, backup_id: str) -> list[str]:
         """Return the backups that need, or may need, this one (or the unfinished one of that id), ascending."""
-        certain = {user for user, needs in self._needs.items() if backup_id in needs}
         possible = {user for user in self._unreadable if user != backup_id and backup_id[:16] <= user[:16]}
-        return sorted(certain | possible)
+        return sorted(self._users.get(backup_id, set()) | possible)
 
     def require_unused(self, backup_id: str) -> None:
         """Raise IntegrityError, naming who needs it, unless this backup can go without harm to any other."""
@@ -60,5 +56,6 @@ class References:
 
     def forget(self, backup_id: str) -> None:
         """Note that a backup is gone, and with it its needs."""
-        self._needs.pop(backup_id, None)
+        for needed in self._needs.pop(backup_id, frozenset()):
+            self._users[needed].discard(backup_id)
         self._unreadable.discard(backup_id)

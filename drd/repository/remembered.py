@@ -97,6 +97,10 @@ class RememberedHeads:
         if len(data) <= MAX_STORED_BYTES:
             self._store.put(layout.heads_key(source), data)
 
+    def forget(self, source: str) -> None:
+        """Free what is held so that an index is not parsed twice in a row: some megabytes where it is large."""
+        self._parsed.pop(source, None)
+
     def tidy(self, source: str) -> None:
         """Delete the marks that say nothing any more; the caller holds the source's lease. Raises store errors."""
         marks = self.marks(source)

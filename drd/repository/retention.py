@@ -82,12 +82,21 @@ class Guard(Enum):
     NOT_GOOD = "damaged or not trusted: look at it before it goes (drd verify)"
 
 
+_WITHIN = "within the period before the newest"
+_IN_ITS_OWN_RIGHT = {_WITHIN, *(guard.value for guard in Guard)} - {Guard.NEWEST_GOOD.value, Guard.NEWEST_PROVEN.value}
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A backup that stays, with every reason."""
 
     id: str
     reasons: tuple[str, ...]
+
+    @property
+    def displaces(self) -> bool:
+        """Whether another backup would be kept in its place if this one were no good."""
+        return any(reason not in _IN_ITS_OWN_RIGHT for reason in self.reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,7 @@ def _by_rules(good: Sequence[Candidate], policy: Policy, reasons: dict[str, list
         edge = good[0].at - policy.keep_within
         for candidate in good:
             if candidate.at >= edge:
-                reasons[candidate.id].append("within the period before the newest")
+                reasons[candidate.id].append(_WITHIN)
     for name, count, period in _calendar(policy):
         seen: list[object] = []
         for candidate in good:
