@@ -275,7 +275,7 @@ def test_what_is_stored_may_be_bad() -> None:
     order = [
         "no drd repository in this store; mounted?.",
         "orders: 2 damaged backups. drd verify orders",
-        "orders: 1 backup not signed by a trusted key, and not counted. drd verify orders",
+        "orders: 1 backup not signed, or not encrypted, as configured, and not counted. drd verify orders",
         "orders: its newest backup holds oddly fewer rows or keys than the one before. drd list orders",
         "orders: 3 backups dated in the future: a clock was wrong",
     ]

@@ -20,7 +20,7 @@ _GROUPED = {
     "damaged": "sources have damaged backups",
     "damaged-objects": "sources have damaged objects",
     "past-rpo": "sources are past their RPO",
-    "untrusted": "sources have backups that no trusted key signed",
+    "untrusted": "sources have backups not signed or encrypted as configured",
     "shrunken": "sources have a newest backup that holds oddly less than the one before",
     "drill-unverified": "sources could not be drilled",
     "over-rto": "sources took longer to recover than their RTO objective",
