@@ -179,6 +179,11 @@ def _bind(config: Config) -> Iterator[str]:
     for name, source in config.sources.items():
         if config.signing is not None and isinstance(source, ClickHouseConfig) and source.mode == "direct":
             yield f"sources.{name}: mode direct: signatures cover names and sizes of what the server writes, no content"
+    if config.daemon.token is None and not config.daemon.is_local:
+        yield (
+            f"daemon.listen {config.daemon.listen} can be reached from other machines, and daemon.token is not set: "
+            "whoever connects reads the page"
+        )
     for path, ref in secret_refs(config):
         ref.where = path
         if ref.kind == "inline" and not path.endswith("access_key_id"):

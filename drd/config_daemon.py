@@ -121,6 +121,11 @@ class DaemonConfig(Section):
         description="How long a lease lives that nobody renews. A dead holder blocks others for half as much again.",
     )
     retry: RetryConfig = Field(default_factory=RetryConfig, description="When a job that failed is tried again.")
+    hosts: tuple[Text, ...] = Field(
+        default=(),
+        description="Names by which the server may be asked for, besides localhost: those of a reverse proxy, say. "
+        "On loopback others are refused; elsewhere any will do unless some are given here.",
+    )
     token: SecretField | None = Field(
         default=None, description="Bearer token for reading: page and metrics. Default: none is asked for."
     )
@@ -131,6 +136,12 @@ class DaemonConfig(Section):
     textfile: FilePath | None = Field(
         default=None, description="File that metrics are written to, for node_exporter's textfile collector (*.prom)."
     )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        return self.listen.startswith("unix:") or host in {"localhost", "::1"} or host.startswith("127.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> DaemonConfig:

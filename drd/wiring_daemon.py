@@ -10,18 +10,24 @@ from pathlib import Path
 
 from drd.cancel import CancelToken
 from drd.config import Config, load_text, read_text
-from drd.config_daemon import ScheduleConfig
+from drd.config_daemon import ScheduleConfig, TlsConfig
 from drd.config_drills import DrillConfig
 from drd.config_sources import SourceConfig
+from drd.config_values import SecretRef
 from drd.counts import StoreCounts
 from drd.daemon.model import Job, JobKind, Plan
 from drd.daemon.overview import Watched
 from drd.daemon.planning import Rules
+from drd.daemon.web.gate import hosts_of
+from drd.daemon.web.settings import Access, Place, WebSettings
 from drd.daemon.world import World
 from drd.drills.suite import DEFAULT_NAME
-from drd.model import Json, Notice
+from drd.errors import ConfigError
+from drd.logs import Format
+from drd.model import Json, Notice, Secret
 from drd.timing import Timing, longest_gap_s
 from drd.wiring import Services
+from drd.wiring_logs import mask_secrets
 from drd.wiring_notify import notifier_of
 
 JOB_ARGV = (sys.executable, "-m", "drd.cli.job")
@@ -29,6 +35,7 @@ MARGIN_S = 600.0
 """A job's process may take so much longer than the source's own deadline: for its end, and for prune."""
 OTHER_DEADLINE_S = 6 * 3600.0
 SAMPLE = "5%"
+SHORTEST_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +65,27 @@ def job_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in own}
 
 
-def load_world(path: Path, service: Service, counts: StoreCounts, cancel: CancelToken) -> World:
-    """Read, validate and wire a configuration as a whole; raises ConfigError, and then nothing was opened."""
+def load_world(
+    path: Path, service: Service, counts: StoreCounts, cancel: CancelToken, log_format: Format | None = None
+) -> World:
+    """Read, validate and wire a configuration as a whole; raises ConfigError, and then nothing was opened.
+
+    ``log_format`` is in which form jobs log; None: as the daemon does by itself.
+    """
     text = read_text(path)
     config = load_text(text, path, check_references=True)
-    return world_of(config, text, path, service, counts, cancel)
+    mask_secrets(config)
+    return world_of(config, text, path, service, counts, cancel, log_format)
 
 
 def world_of(
-    config: Config, text: str, path: Path, service: Service, counts: StoreCounts, cancel: CancelToken
+    config: Config,
+    text: str,
+    path: Path,
+    service: Service,
+    counts: StoreCounts,
+    cancel: CancelToken,
+    log_format: Format | None = None,
 ) -> World:
     """Wire a configuration; ``text`` and ``path`` are what it was read from, for the processes of jobs."""
     settings = config.daemon
@@ -81,6 +100,8 @@ def world_of(
             "kind": plan.job.kind,
             "subject": plan.job.subject,
             "options": list(plan.options),
+            "job": plan.job.name,
+            "log_format": log_format,
         }
 
     return World(
@@ -104,6 +125,7 @@ def world_of(
         request=request,
         configured_at=services.ports.now(),
         close=services.close,
+        web=web_settings(config),
         notices=tuple(Notice("config", text) for text in config.warnings),
     )
 
@@ -124,6 +146,41 @@ def plans_of(config: Config) -> list[Plan]:
         if timing is not None:
             out.append(_plan("drill", name, name, timing, _drill_deadline_s(config, drill), ()))
     return out
+
+
+def web_settings(config: Config) -> WebSettings:
+    """Say where and to whom the daemon shows itself; raises ConfigError for a token that can be guessed."""
+    settings = config.daemon
+    place = place_of(settings.listen, settings.tls)
+    hosts = None if place.unix else hosts_of(place.host, settings.hosts)
+    token, control = (_token(ref) for ref in (settings.token, settings.control_token))
+    access = Access(token=token, control_token=control, hosts=hosts)
+    return WebSettings(place=place, access=access, textfile=settings.textfile)
+
+
+def place_of(listen: str, tls: TlsConfig | None) -> Place:
+    """Return where ``daemon.listen`` is."""
+    if listen.startswith("unix:"):
+        return Place(unix=Path(listen.removeprefix("unix:")))
+    host, _, port = listen.rpartition(":")
+    return Place(
+        host=host.strip("[]"),
+        port=int(port),
+        cert_file=tls.cert_file if tls else None,
+        key_file=tls.key_file if tls else None,
+    )
+
+
+def _token(reference: SecretRef | None) -> Secret | None:
+    if reference is None:
+        return None
+    token = reference.resolve()
+    if len(token.reveal()) < SHORTEST_TOKEN or not token.reveal().isascii():
+        raise ConfigError(
+            f"{reference.where}: the token can be guessed: allowed are {SHORTEST_TOKEN} characters of ASCII or more",
+            hint="make one with: openssl rand -hex 32",
+        )
+    return token
 
 
 def _watched(name: str, source: SourceConfig) -> Watched:

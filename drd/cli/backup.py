@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, notifying, render
+from drd.cli import documents, notifying, render, telling
 from drd.cli.session import Session
 from drd.errors import Cancelled, DrdError, PartialError
 
@@ -42,11 +42,13 @@ def run(args: argparse.Namespace, session: Session) -> int:
     try:
         services = session.services
         sources = services.sources(args.sources)
+        session.log.info("backup.started", sources=[source.name for source in sources], kind=args.kind)
         with session.show_progress("backup"):
             report = back_up(services.ports, sources, kind=args.kind)
     except DrdError as error:
         notifying.tell_failure(session, args.sources, error)
         raise
+    telling.backups(session.log, report)
     try:
         if not session.as_json:
             _print(report)  # before receivers that may keep us waiting
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     pruned = None
     if services.config.retention.auto and not session.cancel.cancelled:
         pruned = prune_after(services.ports, report, services.policies([source.name for source in sources]))
+        telling.pruned(session.log, pruned)
     if session.as_json:
         document = documents.backup_report(report) | notifying.document(delivery)
         documents.emit(document | {"prune": documents.prune_report(pruned)} if pruned else document)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from drd.cli import documents
 from drd.cli.session import Session
+
+if TYPE_CHECKING:  # --help needs none of it
+    from drd.daemon.model import Overview
+    from drd.model import Json
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -24,20 +28,21 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Session) -> int:  # noqa: ARG001 (verbs look alike)
     """Run until a signal; exit 0 after a clean end, 130 after a forced one, 2 for a configuration that is no good."""
-    from drd import config, wiring_daemon
+    from drd import config, logs, wiring_daemon
     from drd.counts import StoreCounts
     from drd.daemon.lifecycle import Daemon
     from drd.daemon.numbers import Numbers
     from drd.daemon.systemd import ServiceManager
+    from drd.daemon.web.serving import Serving
 
-    _log_to_standard_error()
+    logs.configure(session.log_format)
     path = config.find_config_file(session.config_path)
     service = wiring_daemon.Service.of()
     numbers = Numbers(StoreCounts())
     daemon = Daemon(
-        lambda: wiring_daemon.load_world(path, service, numbers.store, session.cancel),
+        lambda: wiring_daemon.load_world(path, service, numbers.store, session.cancel, session.log_format),
         listener=numbers,
-        serve=lambda _daemon: contextlib.nullcontext(),
+        serve=lambda made: Serving(made, numbers, status_document),
         manager=ServiceManager(service.notify_socket),
         watchdog_s=service.watchdog_s,
         cancel=session.cancel,
@@ -45,16 +50,15 @@ def run(args: argparse.Namespace, session: Session) -> int:  # noqa: ARG001 (ver
     return daemon.run()
 
 
-def _log_to_standard_error() -> None:
-    """Write one JSON object a line: what happened, when, to what."""
-    import structlog
+def status_document(overview: Overview) -> Json:
+    """Return what ``drd status --json`` gives, and the jobs besides; ``error`` is why it is older than it should be."""
+    from drd.ops.status import StatusReport
 
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+    report = StatusReport(overview.at, tuple(view.status for view in overview.sources), overview.notices)
+    planned = {view.name: view.next_backup_at for view in overview.sources}
+    return {
+        **documents.status_report(report, planned),
+        "known": overview.known,
+        "error": overview.error or None,
+        "jobs": [documents.job(view) for view in overview.board.jobs] if overview.board else [],
+    }

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what a document is made of was imported by whoever made it; --help needs none of it
+    from drd.daemon.model import JobView
     from drd.drills.report import DrillRun
     from drd.errors import DrdError
     from drd.model import BackupHead, CheckItem, Json, Notice
@@ -254,8 +255,33 @@ def last_drill(run: DrillRun | None) -> Json:
     }
 
 
-def status_report(report: StatusReport) -> dict[str, Json]:
-    """Return the document of ``status``. Schedules are not in this release: their key is null."""
+def job(view: JobView) -> Json:
+    """Return what the daemon knows of a job."""
+    last = view.last
+    return {
+        "job": view.job.name,
+        "kind": view.job.kind,
+        "subject": view.job.subject,
+        "next_run": moment(view.next_run_at),
+        "retry": view.retry,
+        "running_since": moment(view.running_since),
+        "phase": view.phase or None,
+        "progress": view.progress,
+        "failures": view.failures,
+        "last": None
+        if last is None
+        else {
+            "outcome": last.outcome,
+            "started_at": moment(last.started_at),
+            "duration_s": round(last.duration_s, 3),
+            "message": last.message or None,
+            "hint": last.hint or None,
+        },
+    }
+
+
+def status_report(report: StatusReport, planned: Mapping[str, datetime | None] | None = None) -> dict[str, Json]:
+    """Return the document of ``status``; ``planned`` are the next backups of sources, where a daemon knows them."""
     return {
         "at": moment(report.at),
         "recoverable_to": moment(report.recoverable_to),
@@ -279,7 +305,7 @@ def status_report(report: StatusReport) -> dict[str, Json]:
                     "end": moment(item.newest.recovery_point if item.newest else None),
                 },
                 "last_drill": last_drill(item.last_drill),
-                "next_run": None,
+                "next_run": moment((planned or {}).get(item.source)),
             }
             for item in report.sources
         ],

@@ -155,6 +155,8 @@ def _run(line: bytes, mouth: Mouth, cancel: CancelToken) -> int:
         code = error.exit_code
     session.say_counts()
     document = _document(said.getvalue())
+    if error is not None:
+        session.log.error("verb.failed", **documents.error(error))
     if (pruned := _pruned(kind, document)) is not None:
         mouth.say("pruned", source=subject, **pruned)
     told = documents.error(error) if error is not None else _error_in(document)
@@ -175,7 +177,13 @@ def _prepare(session: JobSession, request: dict[str, Any]) -> None:
 
     config = load_text(str(request["config"]), Path(str(request["path"])))
     session.__dict__["config"] = config
+    from drd import logs
+    from drd.wiring_logs import mask_secrets
     from drd.wiring_notify import notifier_of
+
+    session.log_format = logs.style_of(request.get("log_format"), sys.stderr)
+    logs.bind(job=str(request.get("job", "")))
+    mask_secrets(config)
 
     session.__dict__["notifier"] = _Overheard(notifier_of(config, session.cancel), session.mouth)
 

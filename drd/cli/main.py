@@ -80,6 +80,12 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document on standard output"
     )
+    group.add_argument(
+        "--log-format",
+        choices=("json", "console"),
+        default=argparse.SUPPRESS,
+        help="log events on standard error as well, one a line (the daemon always does: JSON unless at a terminal)",
+    )
     parser = _Parser(
         prog="drd",
         description="Back up PostgreSQL, Redis and ClickHouse, and restore them to a time.",
@@ -118,11 +124,13 @@ def _run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     cancel = CancelToken()
     verb = ""
+    session: Session | None = None
     try:
         args = build_parser().parse_args(arguments)
         verb = args.verb
         with getattr(args, "interrupts", Interrupts)(cancel):
-            session = Session(getattr(args, "config", None), as_json=as_json, cancel=cancel)
+            log_format = getattr(args, "log_format", None)
+            session = Session(getattr(args, "config", None), as_json=as_json, cancel=cancel, log_format=log_format)
             try:
                 return int(args.run(args, session))
             finally:
@@ -131,6 +139,8 @@ def _run(arguments: list[str]) -> int:
         return int(done.code or 0)
     except DrdError as error:
         error.op = verb or error.op
+        if session is not None:
+            session.log.error("verb.failed", **documents.error(error))  # noqa: TRY400  # no traceback
         return report(error, as_json=as_json)
     except BrokenPipeError:
         raise

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # --help needs none of it
 def tell(session: Session, events: Sequence[Event]) -> Delivery:
     """Tell them, warn on standard error of each receiver that was not reached, and return how it went."""
     delivery = session.notifier.notify(events)
+    for peer in delivery.failures:
+        session.log.warning("notify.failed", peer=peer.peer, attempts=peer.attempts, message=peer.message)
     with contextlib.suppress(BrokenPipeError):  # who does not listen misses a warning, and no work
         for peer in delivery.failures:
             print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, render
+from drd.cli import documents, render, telling
 from drd.cli.session import Session
 from drd.errors import PartialError
 
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     services = session.services
     with session.show_progress("prune"):
         report = prune(services.ports, services.policies(args.sources), apply=args.apply)
+    telling.pruned(session.log, report)
     if session.as_json:
         documents.emit(documents.prune_report(report))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, render
+from drd.cli import documents, render, telling
 from drd.cli.session import Session
 from drd.errors import ConfigError, IntegrityError
 
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     sample = _budget(args.sample) if args.sample else None
     with session.show_progress("verify"):
         report = verify(session.services.ports, args.names, deep=args.deep, sample=sample)
+    telling.verified(session.log, report)
     code = 0 if report.outcome == "ok" else IntegrityError.exit_code
     if session.as_json:
         documents.emit(documents.verify_report(report))

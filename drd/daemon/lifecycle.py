@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import structlog
 
@@ -36,6 +37,16 @@ _SAME_S = 0.3
 _log = structlog.get_logger("drd.daemon")
 
 
+class Shown(Protocol):
+    """What shows the daemon to the outside, while it is entered."""
+
+    def adopt(self) -> str:
+        """Follow a new configuration; return why that cannot be, or nothing."""
+
+    def tick(self) -> None:
+        """Do what is due; called about once a second."""
+
+
 class Daemon:
     """The running daemon. ``load`` makes a world of the configuration as it is now; raises ConfigError.
 
@@ -49,7 +60,7 @@ class Daemon:
         load: Callable[[], World],
         *,
         listener: Listener,
-        serve: Callable[[Daemon], AbstractContextManager[object]],
+        serve: Callable[[Daemon], AbstractContextManager[Shown]],
         manager: ServiceManager,
         watchdog_s: float,
         cancel: CancelToken,
@@ -69,7 +80,7 @@ class Daemon:
 
     def run(self) -> int:
         """Run until a signal ends it; return the exit code: 0 after a clean end, 130 after a forced one."""
-        with _signals() as signals, self._serve(self):
+        with _signals() as signals, self._serve(self) as shown:
             self.desk.start()
             self.heart.start()
             _log.info("daemon.started", jobs=len(self.world.plans), pid=os.getpid())
@@ -77,12 +88,13 @@ class Daemon:
             while True:
                 number = _next(signals, _LOOK_S)
                 if number == signal.SIGHUP:
-                    self.reload()
+                    self.reload(shown)
                 elif number is not None:
                     return self._end(signals, number)
                 self._show_life()
+                shown.tick()
 
-    def reload(self) -> None:
+    def reload(self, shown: Shown) -> None:
         """Take the configuration as it is now, as a whole; when anything is wrong with it, the old one stays."""
         self._manager.reloading(time.monotonic_ns() // 1000)
         try:
@@ -97,19 +109,21 @@ class Daemon:
             self._leader = Leader(world.ports, ttl_s=world.lease_ttl_s, cancel=self._cancel)
             self.desk.adopt(world, self._leader)
             leader.release()
-            self._overviews = self._overviews_of(world)
+            self._overviews = self._overviews_of(world, self._overviews.now())
             self.heart.adopt(world, self._leader)
             old.close()
+            if refusal := shown.adopt():
+                self.desk.refuse(f"daemon.listen: {refusal}")
             _log.info("config.reloaded", jobs=len(world.plans))
-            self._listener.reloaded(ok=True)
+            self._listener.reloaded(ok=not refusal)
         self._manager.ready()
 
     def overview(self) -> Overview:
         """Return what is known of every source now; never waits for the store."""
         return self._overviews.now()
 
-    def _overviews_of(self, world: World) -> Overviews:
-        return Overviews(world.ports, world.watched, world.drills, self.desk.board)
+    def _overviews_of(self, world: World, before: Overview | None = None) -> Overviews:
+        return Overviews(world.ports, world.watched, world.drills, self.desk.board, before=before)
 
     def _refresh(self) -> Overview:
         self._overviews.refresh()

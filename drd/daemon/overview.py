@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from drd.daemon.model import Board, JobView, Overview, SourceView
@@ -41,7 +41,8 @@ class Overviews:
     """Keeps the overview of one repository. Thread-safe; :meth:`refresh` by one caller at a time, others wait.
 
     ``board`` returns what the scheduler knows, quickly, or None where there is none; ``drills`` are the names of the
-    configured drills. Memory is bounded: see :mod:`drd.daemon.warm_sources` and :mod:`drd.daemon.warm_drills`.
+    configured drills. ``before`` is shown until the store was read: after a reload nobody shall see less for a moment.
+    Memory is bounded: see :mod:`drd.daemon.warm_sources` and :mod:`drd.daemon.warm_drills`.
     """
 
     def __init__(
@@ -50,11 +51,14 @@ class Overviews:
         watched: Sequence[Watched],
         drills: Sequence[str],
         board: Callable[[], Board | None],
+        *,
+        before: Overview | None = None,
     ) -> None:
         self._ports = ports
         self._watched = {source.name: source for source in watched}
         self._drill_names = tuple(drills)
         self._board = board
+        self._before = before
         self._sources, self._drills = WarmSources(), WarmDrills()
         self._refreshing = threading.Lock()
         self._read: _Reading | None = None
@@ -83,7 +87,8 @@ class Overviews:
         """
         at, board, read = self._ports.now(), self._board(), self._read
         if read is None:
-            return Overview(at=at, sources=(), board=board, error=self._error, known=False)
+            before = self._before or Overview(at=at, sources=(), known=False)
+            return replace(before, board=board, error=self._error)
         jobs = _by_subject(board.jobs if board else ())
         drills = _by_source(read.drills)
         views = tuple(

@@ -28,8 +28,8 @@ def conditions(
 ) -> tuple[Condition, ...]:
     """Judge the configuration, the store and the scheduler.
 
-    The store counts as reachable when it answered one of the last three heartbeats. A replica that stands by for the
-    leader is ready as well.
+    The store counts as reachable when it answered the last time, within three heartbeats. A replica that stands by for
+    the leader is ready as well.
     """
     return (
         Condition("configuration", board.reload_error),
@@ -39,8 +39,10 @@ def conditions(
 
 
 def _store(now: datetime, answered_at: datetime | None, error: str, heartbeat_s: float) -> str:
+    if error:
+        return error
     if answered_at is None:
-        return error or "it was not asked yet"
+        return "it was not asked yet"
     if now - answered_at > timedelta(seconds=_MISSED_BEATS * heartbeat_s):
-        return error or f"it has not answered since {answered_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"it has not answered since {answered_at:%Y-%m-%d %H:%M:%S} UTC"
     return ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from drd.daemon.model import Plan
 from drd.daemon.overview import Watched
 from drd.daemon.planning import Rules
+from drd.daemon.web.settings import WebSettings
 from drd.model import Json, Notice
 from drd.ops.ports import Ports
 from drd.protocols import Notifier
@@ -21,7 +22,7 @@ class World:
 
     ``watched`` are the configured sources, ``drills`` the names of the drills. ``argv`` starts the process of a job, in
     ``environ``, with ``folder`` for its temporary files (None: the system's); ``request`` makes what it is told.
-    ``close`` releases the store.
+    ``web`` says where and to whom it shows itself. ``close`` releases the store.
     """
 
     plans: tuple[Plan, ...]
@@ -40,6 +41,7 @@ class World:
     request: Callable[[Plan], Mapping[str, Json]]
     configured_at: datetime
     close: Callable[[], None]
+    web: WebSettings = field(default_factory=WebSettings)
     notices: tuple[Notice, ...] = ()
 
     def engine_of(self, source: str) -> str | None:

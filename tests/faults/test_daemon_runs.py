@@ -22,7 +22,7 @@ def site(tmp_path: Path, redis_source: Redis, redis_target: Redis) -> Site:
     subject.fill(0.5)
     made = new_site(tmp_path, subject)
     made.config["schedules"] = {"often": {"interval": "2s"}}
-    made.config["daemon"] = {"listen": f"unix:{tmp_path}/drd.sock", "lease": "2s", "heartbeat": "1s", "grace": "1s"}
+    made.config["daemon"] = {"listen": "127.0.0.1:0", "lease": "2s", "heartbeat": "1s", "grace": "1s"}
     return made
 
 

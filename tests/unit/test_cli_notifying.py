@@ -11,6 +11,7 @@ import pytest
 
 from drd import wiring_drills
 from drd.cli import drill as verb
+from drd.cli.session import Silence
 from drd.drills.suite import Drill
 from drd.errors import Cancelled, ScratchError
 from drd.events import Delivery, PeerResult
@@ -47,6 +48,7 @@ def test_drills_that_were_done_are_told_though_a_later_one_was_interrupted(monke
     monkeypatch.setattr(operation, "drill", drill)
     notifier = Recording()
     session = SimpleNamespace(
+        log=Silence(),
         services=SimpleNamespace(ports=SimpleNamespace(now=lambda: datetime(2026, 11, 23, tzinfo=UTC))),
         config=None,
         as_json=False,

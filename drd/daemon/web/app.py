@@ -27,10 +27,11 @@ from starlette.routing import Route
 
 from drd.daemon.model import Controls, Overview
 from drd.daemon.readiness import Condition
-from drd.daemon.web.gate import Access, Gate
+from drd.daemon.web.gate import Gate
+from drd.daemon.web.settings import Access
 from drd.drills.history import RecordedRun
 from drd.drills.page import page as drill_page
-from drd.errors import CatalogError, ConfigError, DrdError
+from drd.errors import CatalogError, ConfigError, DrdError, LeaseError
 from drd.model import Json
 from drd.protocols import Clock
 from drd.repository.layout import is_backup_id
@@ -181,7 +182,11 @@ async def _failed(_request: Request, error: Exception) -> Response:
     """Answer with an error of drd's own."""
     if not isinstance(error, DrdError):
         raise error
-    status = 404 if isinstance(error, (CatalogError, ConfigError)) else 503 if error.retryable else 500
+    status = 503 if error.retryable else 500
+    if isinstance(error, (CatalogError, ConfigError)):
+        status = 404
+    elif isinstance(error, LeaseError):
+        status = 409
     told: dict[str, Json] = {
         "code": error.code,
         "op": error.op,

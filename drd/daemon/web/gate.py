@@ -12,13 +12,13 @@ import binascii
 import hmac
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from drd.daemon.web.settings import Access
 from drd.model import Secret
 
 PROBES = frozenset({"/healthz", "/health", "/readyz", "/ready"})
@@ -34,18 +34,6 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """Who may read and who may change; ``hosts`` are the names by which the server may be asked for, None: any.
-
-    Without ``token`` everybody may read who can connect; without ``control_token`` nobody may change anything.
-    """
-
-    token: Secret | None = None
-    control_token: Secret | None = None
-    hosts: frozenset[str] | None = None
 
 
 class Gate:

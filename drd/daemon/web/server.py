@@ -9,7 +9,6 @@ import socket
 import ssl
 import stat
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from drd.daemon.web.settings import Place
 from drd.errors import ConfigError
 
 HEAD_S = 10.0
@@ -28,23 +28,6 @@ _MOST_HEAD_BYTES = 16 << 10
 _START_S = 15.0
 _STOP_S = 5.0
 _UNIX_MODE = 0o660
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where to listen: ``host`` and ``port`` (0: a free one), or a ``unix`` socket; with a certificate, over TLS."""
-
-    host: str = "127.0.0.1"
-    port: int = 8088
-    unix: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-    def __str__(self) -> str:
-        if self.unix is not None:
-            return f"unix:{self.unix}"
-        scheme = "https" if self.cert_file else "http"
-        return f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 class WebServer:
