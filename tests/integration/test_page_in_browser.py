@@ -94,11 +94,12 @@ def test_axe_finds_nothing(browser: Browser, address: str, name: str, size: dict
 
 @pytest.mark.parametrize("name", [*STATES, "drill"])
 def test_it_fits_a_phone_and_can_be_read(browser: Browser, address: str, name: str) -> None:
-    """At 360 pixels nothing has to be scrolled sideways, and no letter is below 14 pixels, drawings included."""
-    for size in (PHONE, DESK):
-        with opened(browser, f"{address}/{name}", size=size, strict=False) as page:
-            page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    """From 360 pixels on nothing has to be scrolled sideways, and no letter is below 14 pixels, drawings included."""
+    with opened(browser, f"{address}/{name}", size=PHONE, strict=False) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        for width in (360, 600, 780, 1024, 1150, 1280):
+            page.set_viewport_size({"width": width, "height": 740})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
             small = page.evaluate(
                 "[...document.querySelectorAll('body *')].filter(e => [...e.childNodes].some(n => n.nodeType == 3 "
                 "&& n.textContent.trim()) && parseFloat(getComputedStyle(e).fontSize) < 14).map(e => e.outerHTML)"

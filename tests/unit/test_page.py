@@ -189,7 +189,7 @@ def test_drills_link_to_their_reports() -> None:
     for words in (
         "✗ failed",
         "orders: 3 rows are missing",
-        "! 33 min 20 s over its 30 min",
+        "! 33 min 20 s over 30 min",
         "? unverified",
         "docker is not",
     ):

@@ -77,7 +77,7 @@ def drill_rows(runs: Sequence[DrillRun]) -> list[DrillRow]:
 
 
 def _objective(found_s: float | None, limit_s: float | None, *, over: bool) -> Cell:
-    note = "" if limit_s is None else f"{'over its' if over else 'in its'} {wording.span(limit_s)}"
+    note = "" if limit_s is None else f"{'over' if over else 'objective'} {wording.span(limit_s)}"
     return Cell(wording.span(found_s), note, "!" if over else "", "look" if over else "")
 
 
