@@ -13,6 +13,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from functools import cached_property
@@ -175,6 +176,8 @@ def _prepare(session: JobSession, request: dict[str, Any]) -> None:
     """Give the session the configuration that the daemon validated, and ears to what it tells."""
     from drd.config import load_text
 
+    if isinstance(folder := request.get("folder"), str):
+        tempfile.tempdir = folder  # not looked for: what was wiped is made anew by whoever needs it
     config = load_text(str(request["config"]), Path(str(request["path"])))
     session.__dict__["config"] = config
     from drd import logs

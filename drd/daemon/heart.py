@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
@@ -32,7 +32,7 @@ class Heart:
         self._refresh = refresh
         self._late = LateAlerts(listener.told)
         self._tried = False
-        self._were_late: Sequence[str] = ()
+        self._were_late: list[str] = []
         self._poked = threading.Event()
         self._stop = threading.Event()
         self._turn = threading.Lock()
@@ -96,7 +96,7 @@ class Heart:
             board = self._desk.board()
             late = self._late.look(overview, board.started_at, world.ports.now(), world.notifier)
             if late != self._were_late:
-                _log.warning("backups.late", sources=late)
+                _log.warning("backups.late", sources=late) if late else _log.info("backups.in_time")
                 self._were_late = late
 
     def _try_store(self, world: World) -> None:

@@ -6,7 +6,7 @@ somebody took away. So the age of what lies in the store is looked at, whoever p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from drd.daemon.model import Overview, SourceView
@@ -56,7 +56,7 @@ class LateAlerts:
         self._told = told
         self._states: dict[str, tuple[bool, datetime]] = {}
 
-    def look(self, overview: Overview, since: datetime, now: datetime, notifier: Notifier) -> Sequence[str]:
+    def look(self, overview: Overview, since: datetime, now: datetime, notifier: Notifier) -> list[str]:
         """Tell what has changed, what was never told, and now and then what still holds; return who is late."""
         events: list[Event] = []
         states: dict[str, tuple[bool, datetime]] = {}

@@ -66,7 +66,8 @@ class JobProcess:
         listener.start()
         late = False
         try:
-            self._tell(process, request)
+            folder: dict[str, Json] = {} if self._folder is None else {"folder": str(self._folder)}
+            self._tell(process, {**request, **folder})
             try:
                 process.wait(deadline_s)
             except subprocess.TimeoutExpired:

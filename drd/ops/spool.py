@@ -25,9 +25,10 @@ def spool_directory(root: Path | None, backup_id: str) -> Iterator[Path]:
     every crash: a directory in use is locked (flock(2)), and the lock of a dead process is free. Raises
     :class:`~drd.errors.ConfigError` when nothing can be made there.
     """
-    where = root or Path(tempfile.gettempdir())
+    where = root or Path("the temporary folder")
     with ExitStack() as stack:
         try:
+            where = root or Path(tempfile.gettempdir())
             where.mkdir(parents=True, exist_ok=True)
             sweep(where)
             spool = _make(where, backup_id, stack)

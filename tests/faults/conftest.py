@@ -128,3 +128,11 @@ def spools(site: Site) -> list[str]:
     """Return the names of what lies in the site's spool folder."""
     folder = Path(site.config["spool"]["dir"])
     return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+@pytest.fixture
+def small_redis(redis_source: Redis, redis_target: Redis) -> RedisSubject:
+    """Give the session's Redis with half a megabyte: a backup that takes no time."""
+    subject = RedisSubject(redis_source, redis_target)
+    subject.fill(0.5)
+    return subject

@@ -79,6 +79,35 @@ def wait_until(what: str, found: Callable[[], Any], timeout_s: float = 30.0, sai
     return value
 
 
+def timed(site: Site, **schedules: dict[str, Any]) -> Site:
+    """Give a site schedules, and a daemon that notices everything within seconds."""
+    site.config["schedules"] = schedules
+    site.config["daemon"] = {
+        "listen": "127.0.0.1:0",
+        "state_dir": str(site.folder / "state"),
+        "lease": "2s",
+        "heartbeat": "1s",
+        "grace": "1s",
+        "retry": {"first": "1s", "longest": "2s", "attempts": 50},
+    }
+    return site
+
+
+def job_of(daemon: RunningDaemon) -> int:
+    """Wait for a process of a job and return its pid."""
+    children = Path(f"/proc/{daemon.pid}/task")
+
+    def found() -> int | None:
+        for task in children.iterdir():
+            for pid in (task / "children").read_text().split():
+                if b"drd.cli.job" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return int(pid)
+        return None
+
+    pid: int = wait_until("a job's process", found, said=daemon.said)
+    return pid
+
+
 def history(site: Site, job: str) -> dict[str, Any]:
     """Return what a local store holds of a job."""
     path = Path(site.store_dir, "jobs", f"{job}.json")
