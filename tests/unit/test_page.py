@@ -256,7 +256,7 @@ def test_the_state_of_the_daemon() -> None:
         "and the one before is in force: schedules: unknown key. drd config validate",
         "history of jobs could not be kept in the store: the store refuses to overwrite",
         "The scheduler is paused: nothing is started before it is resumed",
-        "this store cannot elect a leader",
+        "This store cannot elect a leader.",
         "Jobs ! paused",
         "Configuration read 2026-11-21 18:29:03 UTC",
     ):
@@ -273,7 +273,7 @@ def test_what_is_stored_may_be_bad() -> None:
         make_overview(view, notices=(Notice("no-repository", "no drd repository in this store; mounted?"),))
     ).text
     order = [
-        "no drd repository in this store; mounted?.",
+        "no drd repository in this store; mounted? ",
         "orders: 2 damaged backups. drd verify orders",
         "orders: 1 backup not signed, or not encrypted, as configured, and not counted. drd verify orders",
         "orders: its newest backup holds oddly fewer rows or keys than the one before. drd list orders",
@@ -296,6 +296,10 @@ def test_a_schedule_missed_without_an_rpo_is_named() -> None:
     past = shown(make_overview(make_view("orders", [late], jobs=[job]))).text
     assert "(3 h 55 min ago). The last attempt failed: no route. Plug it in." in past
     assert "backup/hourly/orders failed" not in past
+    ended = dataclasses.replace(job, runs=(dataclasses.replace(failed, message="Connection refused.", hint=""),))
+    said = shown(make_overview(make_view("orders", [make_head()], jobs=[ended]))).text
+    assert "Connection refused. " in said
+    assert ".." not in said
 
 
 def test_many_sources_are_folded_and_trouble_comes_first() -> None:

@@ -70,6 +70,14 @@ def test_what_is_not_known_is_no_gap() -> None:
     assert gaps(make_view("s"), NOW) == ()
 
 
+def test_a_source_that_was_never_backed_up_is_a_gap() -> None:
+    """Since the first attempt that is known of."""
+    name = "backup/hourly/s"
+    runs = tuple(make_run(name, NOW - HOUR * n, outcome="failed") for n in range(1, 9))
+    (found,) = gaps(make_view("s", jobs=[make_job(name, runs=runs)]), NOW)
+    assert (found.start, found.open) == (NOW - HOUR * 8, True)
+
+
 def test_kinds_and_drills_have_marks_of_their_own() -> None:
     """Full and incremental differ; a drill stands on the backup it proved; only the last one that failed is red."""
     full = make_head("s", NOW - DAY * 15)

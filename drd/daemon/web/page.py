@@ -22,7 +22,7 @@ from drd.daemon.web.drawing import legible
 from drd.daemon.web.lists import DrillRow, JobRow, drill_rows, job_rows
 from drd.daemon.web.rows import MARKS, Row, rows, window_start
 from drd.daemon.web.strip import DAYS
-from drd.daemon.web.troubles import Trouble, troubles
+from drd.daemon.web.troubles import Trouble, capital, sentence, troubles
 from drd.drills.look import LOOK, style_source
 from drd.drills.page import STYLE as DRILL_STYLE
 from drd.ops.status import StatusReport
@@ -167,6 +167,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: legible(value) if type(value) is str else value,
     )
+    environment.filters |= {"sentence": sentence, "capital": capital}
     environment.globals |= {
         "when": wording.when,
         "marks": MARKS,

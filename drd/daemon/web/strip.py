@@ -97,6 +97,8 @@ def gaps(view: SourceView, now: datetime) -> tuple[Gap, ...]:
     ]
     if times and now - times[-1] > allowed:
         found.append(Gap(max(times[-1], start), now, open=True))
+    if not times and now - known_since > allowed:
+        found.append(Gap(known_since, now, open=True))
     return tuple(found)
 
 

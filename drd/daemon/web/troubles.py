@@ -54,7 +54,7 @@ def troubles(overview: Overview, report: StatusReport, now: datetime) -> tuple[T
     said = [_told(remark, views, told) for remark in remarks(report) if remark.urgency != "note"]
     found = [*_store(overview, now), *said, *_late(overview, now), *_jobs(overview.board, told)]
     found += [*_unproven(report), *_board(overview.board)]
-    found += [Trouble(n.code, "look", "", n.message) for n in overview.notices if n not in report.notices]
+    found += [Trouble(n.code, "look", "", capital(n.message)) for n in overview.notices if n not in report.notices]
     ordered = [item for urgency in ("act", "look") for item in found if item.urgency == urgency]
     return tuple(_grouped(ordered))
 
@@ -132,7 +132,7 @@ def _board(board: Board | None) -> Iterator[Trouble]:
     if board.paused:
         yield Trouble("paused", "look", "", "The scheduler is paused: nothing is started before it is resumed")
     for notice in board.notices:
-        yield Trouble(notice.code, "look", "", notice.message)
+        yield Trouble(notice.code, "look", "", capital(notice.message))
 
 
 def _grouped(found: Sequence[Trouble]) -> Iterator[Trouble]:
@@ -142,3 +142,13 @@ def _grouped(found: Sequence[Trouble]) -> Iterator[Trouble]:
             yield Trouble(code, urgency, "", f"{len(items)} {_GROUPED[code]}", parts=items)
         else:
             yield from items
+
+
+def sentence(text: str) -> str:
+    """Return a text with a full stop, unless it ends like a sentence already."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def capital(text: str) -> str:
+    """Return a text with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
