@@ -1,8 +1,10 @@
 """Measure the verbs that look at the whole catalog, with 10,000 backups in a local store.
 
-``python benchmarks/catalog.py [--backups 10000] [--rounds 3]``. Target: 2 s each, from a cold cache (dropped
-before every run where this process may do so, which needs root; it says whether it did). Manifests are as large as real
-ones, with some 280 parts each; the parts themselves are not there, since none of these verbs looks at them.
+``python benchmarks/catalog.py [--backups 10000] [--sources 20] [--rounds 3] [--signed] [--without-index]``. Target: 2 s
+each, from a cold cache (dropped before every run where this process may do so, which needs root; it says whether it
+did). Manifests are as large as real ones, with some 280 parts each, and a tenth of that with ``--signed``, where each
+has a signature of its own and lists demand it; the parts themselves are not there, since none of these verbs looks at
+them. The index of heads is what the repository's own backups would have made; ``--without-index`` takes it away.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,20 +25,22 @@ from measuring import Way, as_installed, headline, take_turns
 
 from drd.model import Artifact, Backup, Part
 from drd.repository import layout, manifest
+from drd.repository.catalog import Catalog
 from drd.repository.fields import text_of_time
+from drd.repository.remembered import MOST_AT_ONCE
 from drd.repository.repository import Repository
+from drd.repository.signing import Signing, generate_signing_key
 from drd.stores.local import LocalStore
 
-SOURCES = ("trading-postgres", "billing-postgres")
 EVERY = timedelta(minutes=15)
 TARGET_S = 2.0
 
 
-def made(source: str, at: datetime, generator: random.Random) -> Backup:
+def made(source: str, at: datetime, generator: random.Random, tables: int = 50) -> Backup:
     """Return a backup with as many artifacts and parts as one of a real database has."""
     backup_id = layout.new_backup_id(at)
     digest = f"{generator.getrandbits(256):064x}"
-    counts = {f"db-0/{number}.dat": generator.randint(1, 10) for number in range(generator.randint(40, 60))}
+    counts = {f"db-0/{number}.dat": generator.randint(1, 10) for number in range(generator.randint(tables, tables + 2))}
     artifacts = tuple(
         Artifact(name, tuple(_part(source, backup_id, name, index, digest) for index in range(count)))
         for name, count in counts.items()
@@ -70,28 +75,32 @@ def _part(source: str, backup_id: str, name: str, index: int, digest: str) -> Pa
     return Part(key, 8 << 20, 3 << 20, digest, digest[::-1])
 
 
-def fill(folder: Path, backups: int) -> float:
+def fill(folder: Path, backups: int, sources: list[str], signing: Signing) -> float:
     """Make the repository; return how many parts a manifest has on average."""
     store = LocalStore(folder)
-    start = datetime.now(UTC).replace(microsecond=0) - EVERY * (backups // len(SOURCES) + 1)
+    start = datetime.now(UTC).replace(microsecond=0) - EVERY * (backups // len(sources) + 1)
     Repository(store).open_or_create(start)
     generator, parts = random.Random(1), 0
     patterns = [made("pattern", start, generator) for _ in range(20)]
     texts = [(pattern.id.encode(), manifest.to_json(pattern)) for pattern in patterns]
     for number in range(backups):
-        source, at = SOURCES[number % len(SOURCES)], start + EVERY * (number // len(SOURCES))
-        if number < backups - len(SOURCES):  # their digests do not fit: these verbs look at those of the newest alone
+        source, at = sources[number % len(sources)], start + EVERY * (number // len(sources))
+        if signing.signs or number >= backups - len(sources):
+            backup = signing.signed(made(source, at, generator, 5 if signing.signs else 50))
+            backup_id, text = backup.id, manifest.to_json(backup)
+            parts += sum(len(artifact.parts) for artifact in backup.artifacts)
+        else:  # their digests do not fit: these verbs look at those of the newest alone
             backup_id, (old_id, text) = layout.new_backup_id(at), texts[number % len(texts)]
             text = text.replace(old_id, backup_id.encode()).replace(b"pattern", source.encode())
             text = text.replace(text_of_time(start)[:19].encode(), text_of_time(at)[:19].encode())
             parts += sum(len(artifact.parts) for artifact in patterns[number % len(texts)].artifacts)
-        else:
-            backup = made(source, at, generator)
-            backup_id, text = backup.id, manifest.to_json(backup)
-            parts += sum(len(artifact.parts) for artifact in backup.artifacts)
         path = folder / layout.manifest_key(source, backup_id)
         path.parent.mkdir(parents=True)
         path.write_bytes(text)  # not through the store: 10,000 syncs are not what is measured
+    catalog = Catalog(store, signing)
+    for source in sources:
+        for _ in range(backups // len(sources) // MOST_AT_ONCE + 1):
+            catalog.renew_index(source)
     return parts / backups
 
 
@@ -109,36 +118,48 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backups", type=int, default=10_000)
+    parser.add_argument("--sources", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--signed", action="store_true", help="backups are signed, and lists demand it")
+    parser.add_argument("--without-index", action="store_true", help="read the head of each manifest")
     args = parser.parse_args()
+    sources = [f"postgres-{number:02d}" for number in range(args.sources)]
     with tempfile.TemporaryDirectory(prefix="drd-bench-") as name:
-        measure(Path(name), args.backups, args.rounds)
+        folder = Path(name)
+        secret, public = generate_signing_key()
+        parts = fill(folder / "store", args.backups, sources, Signing(lambda: secret) if args.signed else Signing())
+        if args.without_index:
+            shutil.rmtree(folder / "store/heads")
+        cold = "cold page cache" if forget_pages() else "warm page cache: only root may drop it"
+        how = ("signed, " if args.signed else "") + ("without an index, " if args.without_index else "")
+        what = f"{args.backups} backups of {args.sources} sources, {parts:.0f} parts each, {how}{cold}"
+        headline(f"{what} (target: {TARGET_S:g} s)")
+        measure(folder, sources, public if args.signed else None, args.rounds)
 
 
-def measure(folder: Path, backups: int, rounds: int) -> None:
-    """Make the repository, then run every verb in turns."""
-    parts = fill(folder / "store", backups)
+def measure(folder: Path, sources: list[str], public: str | None, rounds: int) -> None:
+    """Run every verb in turns."""
     config = folder / "drd.yaml"
     env = {"env": "NO_SUCH_SECRET"}
     source = {"type": "postgres", "url": "postgresql://admin@127.0.0.1:1/trading", "password": env}
-    document = {"store": {"type": "local", "path": str(folder / "store")}, "sources": dict.fromkeys(SOURCES, source)}
-    config.write_text(yaml.safe_dump(document))
+    document = {"store": {"type": "local", "path": str(folder / "store")}, "sources": dict.fromkeys(sources, source)}
+    config.write_text(yaml.safe_dump(document | ({"signing": {"public_keys": [public]}} if public else {})))
     environment = as_installed(folder / "installed") | {"DRD_CONFIG": str(config)}
+    newest = max(path.name for path in (folder / "store/backups" / sources[0]).iterdir())
 
     def verb(*words: str) -> Callable[[], object]:
         argv = [sys.executable, "-m", "drd", *words]
         return lambda: subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, check=True)
 
-    cold = "cold page cache" if forget_pages() else "warm page cache: only root may drop it"
-    headline(f"{backups} backups of {parts:.0f} parts each, {cold} (target: {TARGET_S:g} s)")
     to = str(folder / "export")
     wanted = {
         "drd --help": ("--help",),
         "drd list": ("list",),
         "drd list --json": ("list", "--json"),
+        "drd show": ("show", newest[-6:]),
         "drd status": ("status",),
         "drd prune": ("prune",),
-        "drd restore --dry-run": ("restore", "--at", "now", "--into", to, "--dry-run"),
+        "drd restore --dry-run": ("restore", "--at", "now", "--source", sources[0], "--into", to, "--dry-run"),
     }
     take_turns([Way(name, verb(*words), forget_pages) for name, words in wanted.items()], rounds)
 

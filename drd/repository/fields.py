@@ -168,6 +168,13 @@ class Fields:
         value = self._take(name)
         return None if value is None else self._time(value, name)
 
+    def array(self, name: str) -> list[Json]:
+        """Take a list of anything."""
+        value = self._take(name)
+        if not isinstance(value, list):
+            self._wrong(name, "a list")
+        return value
+
     def objects(self, name: str) -> list[Fields]:
         """Take a list of objects."""
         value = self._take(name)

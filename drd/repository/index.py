@@ -5,10 +5,16 @@ reads its manifest. It may be missing, old, or damaged: then manifests are read 
 is, the SHA-256 of what follows, and who signed both; a line a head follows, in JSON, and all of it is one zstd frame::
 
     {"kind": "drd-heads", "version": 1, "source": …, "sha256": …, "signature": null or {"key": …, "value": …}}
-    {"heads": [
-    {"schema_version": …, "id": …},
+    {"alike": [
+    {"engine": …, "engine_version": …},
+    …
+    ],
+    "heads": [
+    {"like": 0, "id": …},
     …
     ]}
+
+What most backups of a source have alike stands in ``alike`` once, and each head says which of these it has.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ MAX_STORED_BYTES = 64 << 20
 _MAX_PLAIN_BYTES = 512 << 20
 """Half a million heads."""
 _LEVEL = 3
+_LINES = ",\n"
 _KIND = "drd-heads"
 _MESSAGE = "drd heads 1"
 
@@ -53,8 +60,13 @@ class Index:
 
 def dump(source: str, heads: Iterable[BackupHead], signing: Signing) -> bytes:
     """Return the index as it is stored, signed where backups are."""
-    lines = ",\n".join(json.dumps(manifest.head_document(head), ensure_ascii=True) for head in heads)
-    body = f'{{"heads": [\n{lines}\n]}}\n'.encode("ascii")
+    numbers: dict[str, int] = {}
+    lines: list[str] = []
+    for head in heads:
+        alike, own = manifest.split_document(head)
+        number = numbers.setdefault(_dumps(alike), len(numbers))
+        lines.append(_dumps({"like": number, **own}))
+    body = f'{{"alike": [\n{_LINES.join(numbers)}\n],\n"heads": [\n{_LINES.join(lines)}\n]}}\n'.encode()
     digest = hashlib.sha256(body).hexdigest()
     signature = signing.sign(_message(source, digest))
     header: dict[str, Json] = {
@@ -112,11 +124,21 @@ def _message(source: str, digest: str) -> bytes:
 
 
 def _heads(body: bytes, source: str) -> list[BackupHead]:
-    document = parse_strictly(body)
-    listed = document.pop("heads", None)
-    if document or not isinstance(listed, list):
-        raise Malformed("holds something else than heads")
-    return [manifest.head_of_document(item if isinstance(item, dict) else {}, source) for item in listed]
+    fields = Fields(parse_strictly(body), "index")
+    alike = [manifest.alike_of_document(item) for item in fields.objects("alike")]
+    listed = fields.array("heads")
+    fields.require_nothing_else()
+    heads: list[BackupHead] = []
+    for own in listed:
+        number = own.pop("like", None) if isinstance(own, dict) else None
+        if not isinstance(own, dict) or type(number) is not int or not 0 <= number < len(alike):
+            raise Malformed("holds a head that is like none")
+        heads.append(manifest.head_of_split(own, alike[number], source))
+    return heads
+
+
+def _dumps(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _plain(data: bytes) -> bytes:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from drd.errors import IntegrityError
 from drd.model import (
@@ -39,6 +40,17 @@ _BEGINNING = b'{\n"digest": "sha256:'
 # A line of its own: no string holds a line end, and what lies inside the artifacts is indented.
 _BEFORE_ARTIFACTS = b',\n"artifacts": [\n'
 _HEAD_FIELDS = tuple(field.name for field in dataclasses.fields(BackupHead))
+_ALIKE = (
+    "engine",
+    "engine_version",
+    "compression",
+    "encryption",
+    "recipients",
+    "repository_id",
+    "tools",
+    "labels",
+    "warnings",
+)
 _ENGINES: tuple[EngineKind, ...] = ("postgres", "redis", "clickhouse")
 _KINDS: tuple[BackupKind, ...] = ("full", "incremental")
 _ENCRYPTIONS: tuple[Literal["none", "age"], ...] = ("none", "age")
@@ -135,17 +147,32 @@ def head_of(backup: Backup) -> BackupHead:
     return BackupHead(**{name: getattr(backup, name) for name in _HEAD_FIELDS})
 
 
-def head_of_document(document: dict[str, Json], source: str) -> BackupHead:
-    """Return the head of which :func:`head_document` made that, of a backup of this source.
+def split_document(head: BackupHead) -> tuple[dict[str, Json], dict[str, Json]]:
+    """Return :func:`head_document` in two: what most backups of a source have alike, and what is its own."""
+    document = head_document(head)
+    alike = {name: document.pop(name) for name in _ALIKE}
+    return alike, document
+
+
+def alike_of_document(fields: Fields) -> dict[str, Any]:
+    """Return what backups have alike, for :func:`head_of_split`; raises Malformed."""
+    alike = _alike(fields)
+    fields.require_nothing_else()
+    return alike
+
+
+def head_of_split(own: dict[str, Json], alike: Mapping[str, Any], source: str) -> BackupHead:
+    """Return the head of a backup of this source that :func:`split_document` took apart.
 
     Raises Malformed for any other, and IntegrityError for one of a newer version.
     """
-    found, fields = document.get("id"), Fields(document, "head")
+    found = own.get("id")
     if not isinstance(found, str) or not layout.is_backup_id(found):
         raise Malformed("names no usable id")
     key = layout.manifest_key(source, found)
-    _require_version(document.get("schema_version"), key)
-    head = _head(fields, key)
+    _require_version(own.get("schema_version"), key)
+    fields = Fields(own, "head")
+    head = BackupHead(**_own(fields, key), **alike)
     fields.require_nothing_else()
     return head
 
@@ -229,6 +256,11 @@ def _backup(fields: Fields, key: str) -> Backup:
 
 
 def _head(fields: Fields, key: str) -> BackupHead:
+    return BackupHead(**_own(fields, key), **_alike(fields))
+
+
+def _own(fields: Fields, key: str) -> dict[str, Any]:
+    """Return those fields of a head in which backups of a source differ."""
     backup_id, source = fields.text("id"), fields.text("source")
     if not (layout.is_backup_id(backup_id) and layout.is_source_name(source)):
         raise Malformed("names no usable id and source")
@@ -240,36 +272,42 @@ def _head(fields: Fields, key: str) -> BackupHead:
     kind = fields.choice("kind", _KINDS)
     if (kind == "incremental") != (parent is not None):
         raise Malformed("is incremental without a parent, or full with one")
+    return {
+        "id": backup_id,
+        "source": source,
+        "kind": kind,
+        "parent": parent,
+        "started_at": fields.time("started_at"),
+        "finished_at": fields.time("finished_at"),
+        "recovery_point": fields.time("recovery_point"),
+        "window_start": fields.optional_time("window_start"),
+        "plain_bytes": fields.count("plain_bytes"),
+        "stored_bytes": fields.count("stored_bytes"),
+        "rows": fields.optional_count("rows"),
+        "lease_generation": fields.count("lease_generation"),
+        "facts": fields.json_map("facts"),
+        "schema_version": (version := fields.count("schema_version")),
+        "signature": _signature(fields) if version >= SIGNED_SCHEMA_VERSION else None,
+    }
+
+
+def _alike(fields: Fields) -> dict[str, Any]:
+    """Return the other fields of a head."""
     encryption = fields.choice("encryption", _ENCRYPTIONS)
     recipients = fields.texts("recipients")
     if (encryption == "age") != bool(recipients):
         raise Malformed("is encrypted to nobody, or names recipients without being encrypted")
-    return BackupHead(
-        id=backup_id,
-        source=source,
-        engine=fields.choice("engine", _ENGINES),
-        engine_version=fields.text("engine_version"),
-        kind=kind,
-        parent=parent,
-        started_at=fields.time("started_at"),
-        finished_at=fields.time("finished_at"),
-        recovery_point=fields.time("recovery_point"),
-        window_start=fields.optional_time("window_start"),
-        compression=fields.choice("compression", ("zstd",)),
-        encryption=encryption,
-        recipients=recipients,
-        plain_bytes=fields.count("plain_bytes"),
-        stored_bytes=fields.count("stored_bytes"),
-        rows=fields.optional_count("rows"),
-        lease_generation=fields.count("lease_generation"),
-        repository_id=fields.text("repository_id"),
-        tools=fields.text_map("tools"),
-        labels=fields.text_map("labels"),
-        facts=fields.json_map("facts"),
-        warnings=fields.texts("warnings"),
-        schema_version=(version := fields.count("schema_version")),
-        signature=_signature(fields) if version >= SIGNED_SCHEMA_VERSION else None,
-    )
+    return {
+        "engine": fields.choice("engine", _ENGINES),
+        "engine_version": fields.text("engine_version"),
+        "compression": fields.choice("compression", ("zstd",)),
+        "encryption": encryption,
+        "recipients": recipients,
+        "repository_id": fields.text("repository_id"),
+        "tools": fields.text_map("tools"),
+        "labels": fields.text_map("labels"),
+        "warnings": fields.texts("warnings"),
+    }
 
 
 def _signature(fields: Fields) -> Signature:
