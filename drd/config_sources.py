@@ -95,9 +95,9 @@ class ChainedSource(SourceBase):
     )
 
     @property
-    def chains(self) -> bool:
-        """Whether they do, as this one is configured."""
-        return True
+    def builds_on(self) -> Literal["newest", "full"]:
+        """Say what a backup builds on: the newest one, or the last full one."""
+        return "newest"
 
 
 class PostgresConfig(ChainedSource):
@@ -285,9 +285,9 @@ class ClickHouseConfig(ChainedSource):
         return self.mode == "direct"
 
     @property
-    def chains(self) -> bool:
-        """Whether drd sees the files pass, and can leave out those that it has."""
-        return self.mode != "direct"
+    def builds_on(self) -> Literal["newest", "full"]:
+        """Say what a backup builds on: the server itself takes the place of one base at a restore, not of several."""
+        return "full" if self.mode == "direct" else "newest"
 
     @model_validator(mode="after")
     def _fits_the_mode(self) -> ClickHouseConfig:
@@ -297,9 +297,6 @@ class ClickHouseConfig(ChainedSource):
             for key, default in idle.items()
             if key != self.mode and getattr(self, key) != default
         }
-        if not self.chains:
-            given = (key for key in ("full_every", "max_chain") if getattr(self, key) is not None)
-            problems |= dict.fromkeys(given, "has no effect with mode direct: its backups are always full; remove it")
         if self.mode == "disk" and self.disk is None:
             problems["disk"] = "required for mode disk: {name: backups, path: /mnt/clickhouse-backups}"
         if self.ca_file is not None and not self.url.startswith("https:"):

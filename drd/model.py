@@ -223,7 +223,8 @@ class DumpResult:
     """What a dump learned besides the bytes it wrote to the sink.
 
     ``direct_objects`` is true when the server itself wrote objects below ``WorkContext.direct_prefix``; the
-    operation then lists them into the manifest as raw artifacts.
+    operation then lists them into the manifest as raw artifacts. ``base_objects`` are those of the parent that
+    this one cannot be restored without: the name that each gets here, and the parent's own.
     """
 
     recovery_point: datetime
@@ -235,6 +236,7 @@ class DumpResult:
     tools: dict[str, str] = field(default_factory=dict)
     notices: tuple[Notice, ...] = ()
     direct_objects: bool = False
+    base_objects: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,8 +122,8 @@ class Services:
 
     def _chaining(self, config: SourceConfig) -> Chaining | None:
         """Say when backups of a source build on each other; None where they never do."""
-        if isinstance(config, ChainedSource) and config.chains:
-            return Chaining(*self.config.incremental.of(config))
+        if isinstance(config, ChainedSource):
+            return Chaining(*self.config.incremental.of(config), config.builds_on)
         return None
 
     def _source(self, name: str, config: SourceConfig, selection: Selection = EVERYTHING) -> Source:

@@ -118,5 +118,5 @@ def _print(report: BackupReport) -> None:
         ]
         print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "STORED", "ROWS/KEYS", "TIME"), rows))
     for source in report.sources:
-        if source.backup:
+        if source.backup and source.kind_reason:
             print(f"  {source.source}: {source.backup.kind}: {source.kind_reason}")

@@ -32,7 +32,7 @@ from drd.ops.oddness import mark_oddness
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
 from drd.protocols import ArtifactSink, Lease, WorkContext
-from drd.repository.layout import new_backup_id
+from drd.repository.layout import new_backup_id, owner_of
 from drd.repository.writing import PartSink
 
 Outcome = Literal["ok", "partial", "failed", "cancelled"]
@@ -43,7 +43,7 @@ DIRECT_ARTIFACT_PREFIX = "clickhouse/"
 class SourceReport:
     """How the backup of one source went: ``backup`` when it exists, else ``error``.
 
-    ``kind_reason`` says in a clause why the backup is a full or an incremental one.
+    ``kind_reason`` says in a clause why the backup is a full or an incremental one; empty where it is always full.
     """
 
     source: str
@@ -146,7 +146,7 @@ def back_up_under(
             observed = ObservedSink(sink, meter)
             result = run_bounded(lambda: source.engine.dump(observed, ctx), ctx.cancel, BACKUP_GRACE_S)
             _write_fingerprint(sink, result)
-            artifacts = sink.finish() + _direct_artifacts(ports, ctx, result)
+            artifacts = sink.finish() + _direct_artifacts(ports, ctx, result, basis)
         parent = parent_of(backup_id, basis, result.kind, artifacts)
         backup = _describe(ports, source, backup_id, started_at, result, artifacts, parent, repository_id, lease, sink)
         backup, odd = mark_oddness(ports, source, backup)
@@ -256,8 +256,8 @@ def _write_fingerprint(sink: ArtifactSink, result: DumpResult) -> None:
     writer.close()
 
 
-def _direct_artifacts(ports: Ports, ctx: WorkContext, result: DumpResult) -> tuple[Artifact, ...]:
-    """List what the server wrote into the bucket itself: one raw artifact an object."""
+def _direct_artifacts(ports: Ports, ctx: WorkContext, result: DumpResult, basis: Basis) -> tuple[Artifact, ...]:
+    """List what the server wrote into the bucket itself, and needs of the parent: one raw artifact an object."""
     if not result.direct_objects:
         return ()
     found = tuple(
@@ -273,7 +273,19 @@ def _direct_artifacts(ports: Ports, ctx: WorkContext, result: DumpResult) -> tup
             f"the server reported a finished backup, but the store holds nothing below {ctx.direct_prefix}",
             hint="the server writes to another bucket or prefix: check the source's direct.url",
         )
-    return found
+    return found + _base_artifacts(result, basis)
+
+
+def _base_artifacts(result: DumpResult, basis: Basis) -> tuple[Artifact, ...]:
+    """List what a backup that the server built on the parent cannot be restored without, where it lies."""
+    out: list[Artifact] = []
+    have = {artifact.name: artifact.parts for artifact in basis.parent.artifacts} if basis.parent else {}
+    for name, key in result.base_objects.items():
+        parts = have.get(DIRECT_ARTIFACT_PREFIX + key)
+        if parts is None:
+            raise IntegrityError(f"the server built on {key}, which the backup before does not list")
+        out.append(Artifact(DIRECT_ARTIFACT_PREFIX + name, parts, raw=True))
+    return tuple(out)
 
 
 def _describe(
@@ -289,7 +301,8 @@ def _describe(
     sink: PartSink,
 ) -> Backup:
     """Put together what the manifest will say."""
-    raw_bytes = sum(artifact.stored_bytes for artifact in artifacts if artifact.raw)
+    own = (part for artifact in artifacts if artifact.raw for part in artifact.parts if owner_of(part.key) == backup_id)
+    raw_bytes = sum(part.stored_bytes for part in own)
     return Backup(
         id=backup_id,
         source=source.name,

@@ -15,6 +15,7 @@ from drd.errors import CatalogError, ConfigError, IntegrityError, ObjectMissing,
 from drd.model import Artifact, Backup, BackupKind, Notice, Part
 from drd.ops.ports import Chaining, Ports, Source
 from drd.repository import layout
+from drd.repository.entries import HeadEntry
 from drd.repository.planning import broken_chain, chain
 
 KindAsked = Literal["auto", "full", "incremental"]
@@ -24,8 +25,9 @@ MIN_SHARED_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What a backup builds on: ``chain``, oldest first and the parent last, or none; ``reason`` says why, in a clause.
+    """What a backup builds on: ``chain``, oldest first and the parent last, or none.
 
+    ``reason`` says why, in a clause; it is empty where backups of that database are always full.
     ``reuse`` are the parent's parts, wherever they lie, by plain SHA-256.
     """
 
@@ -53,15 +55,21 @@ def choose_basis(ports: Ports, source: Source, asked: KindAsked, repository_id: 
     if chaining is None:
         if asked == "incremental":
             raise _always_full(source)
-        return Basis((), f"{_which(source)} are always full")
+        return Basis((), "")  # always so: nothing to tell
     if asked == "auto" and chaining.max_chain == 0:
         return Basis((), "max_chain is 0")
     try:
         found, refusal, notices = _newest_sound(ports, source, repository_id, started_at)
     except StoreRefused as error:
         found, refusal, notices = (), f"this role may not read manifests ({error.message})", ()
+    standing = len(found) - 1
+    if found and chaining.base == "full":
+        full = found[0]
+        standing = sum(e.backup is not None and e.backup.parent == full.id for e in _heads(ports, source))
+        missing = _missing_raw(ports, full)
+        found, refusal = ((), f"{full.id} lacks {missing}") if missing else ((full,), refusal)
     if found and asked == "auto":
-        refusal = _due(found, chaining, started_at)
+        refusal = _due(found[0], standing, chaining, started_at)
     if found and not refusal:
         return Basis(found, f"builds on {found[-1].id}", _present_parts(ports, found[-1]), notices)
     if asked == "incremental":
@@ -99,22 +107,13 @@ def require_still_there(ports: Ports, basis: Basis) -> None:
 
 
 def _always_full(source: Source) -> ConfigError:
-    reasons = {
-        "redis": "Redis writes its whole data set anew each time",
-        "clickhouse": "the server writes all of it to the bucket by itself",
-    }
-    why = reasons.get(source.engine.kind, "")
+    reasons = {"redis": " (Redis writes its whole data set anew each time)"}
     return ConfigError(
-        f"an incremental backup of {source.name} is not possible: {_which(source)} are always full"
-        + (f" ({why})" if why else ""),
+        f"an incremental backup of {source.name} is not possible: backups of {source.engine.kind} are always full"
+        + reasons.get(source.engine.kind, ""),
         subject=source.name,
         hint="leave --kind away, or name only the sources that can: drd backup now SOURCE --kind incremental",
     )
-
-
-def _which(source: Source) -> str:
-    """Name the backups that never build on each other; of ClickHouse these are only those of mode direct."""
-    return f"backups of {source.engine.kind}" + (" in mode direct" if source.engine.kind == "clickhouse" else "")
 
 
 def _newest_sound(
@@ -169,14 +168,26 @@ def _unfit(ports: Ports, source: Source, backup: Backup, repository_id: str, sta
     return ""
 
 
-def _due(found: Sequence[Backup], chaining: Chaining, started_at: datetime) -> str:
-    """Say why it is time for a full backup; an empty line when it is not."""
-    age = started_at - layout.backup_time(found[0].id)
+def _due(full: Backup, standing: int, chaining: Chaining, started_at: datetime) -> str:
+    """Say why it is time for a full backup; nothing when it is not. ``standing`` is how many build on ``full``."""
+    age = started_at - layout.backup_time(full.id)
     if age >= timedelta(seconds=chaining.full_every_s):
         return f"the last full one is {_days(age)} old (full_every {_days(timedelta(seconds=chaining.full_every_s))})"
-    if len(found) > chaining.max_chain:
-        return f"{len(found) - 1} incremental ones stand on the last full one (max_chain)"
+    if standing >= chaining.max_chain:
+        return f"{standing} incremental ones stand on the last full one (max_chain)"
     return ""
+
+
+def _heads(ports: Ports, source: Source) -> Sequence[HeadEntry]:
+    return ports.catalog.survey(source.name).entries
+
+
+def _missing_raw(ports: Ports, backup: Backup) -> str:
+    """Name an object that the server wrote and the store does not list in its size; nothing when all are there."""
+    raw = [part for artifact in backup.artifacts if artifact.raw for part in artifact.parts]
+    listed = ports.store.list(layout.backup_prefix(backup.source, backup.id)) if raw else ()
+    sizes = {info.key: info.size_bytes for info in listed}
+    return next((part.key for part in raw if sizes.get(part.key) != part.stored_bytes), "")
 
 
 def _present_parts(ports: Ports, parent: Backup) -> dict[str, Part]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from drd.cancel import CancelToken, deadline
 from drd.errors import Cancelled, SourceError, TargetError
@@ -50,10 +50,14 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class Chaining:
-    """When backups of a source build on each other: a full one every ``full_every_s``, at most ``max_chain`` on it."""
+    """When backups of a source build on each other: a full one every ``full_every_s``, at most ``max_chain`` on it.
+
+    ``base``: each builds on the newest one, or all of them on the last full one.
+    """
 
     full_every_s: float
     max_chain: int
+    base: Literal["newest", "full"] = "newest"
 
 
 @dataclass(frozen=True)

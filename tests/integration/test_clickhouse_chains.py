@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,21 +11,25 @@ from pathlib import Path
 import pytest
 
 from devstack.clickhouse import ClickHouse
+from devstack.s3 import SeaweedS3
 from drd.cancel import CancelToken
 from drd.engines.clickhouse.format import ClickHouseFormat
+from drd.engines.clickhouse.settings import DirectAccess
 from drd.errors import IntegrityError
-from drd.model import Backup
+from drd.model import Backup, Secret
 from drd.ops import restore as restoring
 from drd.ops.backup import back_up
 from drd.ops.chains import KindAsked
 from drd.ops.ports import Chaining, Ports, Source
 from drd.ops.prune import prune
-from drd.ops.runbook import FolderLocation, runbook
+from drd.ops.runbook import FolderLocation, S3Location, runbook
 from drd.ops.verify import verify
 from drd.repository.codec import Codec, generate_identity
 from drd.repository.layout import owner_of
 from drd.repository.retention import Policy
 from drd.stores.local import LocalStore
+from drd.stores.s3 import S3Store
+from drd.stores.s3_settings import S3Settings
 from tests.support.bare_shell import BareShell
 from tests.support.clickhouse_world import add_big_file, engine, fill
 from tests.support.ports import make_ports
@@ -48,6 +53,7 @@ class Market:
     ports: Ports
     folder: Path
     mode: dict[str, object] = field(default_factory=dict)
+    max_chain: int = 9
     truths: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def live_on(self, day: int, *, rows: int = 200_000) -> None:
@@ -56,7 +62,8 @@ class Market:
 
     def backup(self, kind: KindAsked = "auto") -> Backup:
         """Take a backup and remember what the database holds."""
-        source = Source("market", engine(self.server, self.database, **self.mode), 120.0, chaining=Chaining(86400.0, 9))
+        chaining = Chaining(86400.0, self.max_chain, "full" if self.mode.get("mode") == "direct" else "newest")
+        source = Source("market", engine(self.server, self.database, **self.mode), 120.0, chaining=chaining)
         (report,) = back_up(self.ports, [source], kind=kind).sources
         assert report.backup, report.error
         self.truths[report.backup.id] = self.found(self.server)
@@ -192,6 +199,94 @@ def test_a_shared_volume_shares_parts_too_and_with_the_gateway(market: Market) -
     assert [second.parent, third.parent] == [first.id, second.id]
     assert market.restored(third.recovery_point) == third.id
     market.demand(third)
+
+
+@pytest.fixture
+def direct_market(
+    clickhouse_source: ClickHouse,
+    clickhouse_target: ClickHouse,
+    clickhouse_database: str,
+    s3: SeaweedS3,
+    bucket: str,
+    tmp_path: Path,
+) -> Iterator[Market]:
+    """Give a database with some megabytes that the server itself backs up into a bucket."""
+    fill(clickhouse_source, clickhouse_database)
+    add_big_file(clickhouse_source, clickhouse_database, megabytes=9)
+    keys = Secret(s3.admin.access_key_id), Secret(s3.admin.secret_access_key)
+    store = S3Store(
+        S3Settings(bucket=bucket, prefix="pre", endpoint_url=s3.url, access_key_id=keys[0], secret_access_key=keys[1])
+    )
+    ports = replace(make_ports(store, tmp_path), formats=lambda _kind: ClickHouseFormat())
+    market = Market(clickhouse_source, clickhouse_target, clickhouse_database, ports, tmp_path / "none")
+    market.mode = {"mode": "direct", "direct": DirectAccess(f"{s3.url}/{bucket}/pre", *keys)}
+    yield market
+    store.close()
+
+
+def test_the_server_builds_on_the_last_full_backup_in_the_bucket(
+    direct_market: Market, s3: SeaweedS3, bucket: str, aws_cli: Path, tmp_path: Path
+) -> None:
+    """Mode direct: each stores what is new since the full one; all come back by all ways; a lost file is named."""
+    market = direct_market
+    full = market.backup()
+    market.live_on(5, rows=50_000)
+    second = market.backup()
+    market.live_on(6, rows=50_000)
+    third = market.backup("incremental")
+    assert [(b.kind, b.parent) for b in (full, second, third)] == [
+        ("full", None),
+        ("incremental", full.id),
+        ("incremental", full.id),
+    ]
+    assert third.stored_bytes < 0.3 * full.stored_bytes
+    assert third.plain_bytes > full.plain_bytes
+    secret = s3.admin.secret_access_key.encode()
+    assert secret not in market.ports.store.get(f"{third.facts['direct_prefix']}.backup")
+    assert verify(market.ports, [], deep=True).outcome == "ok"
+    for backup in (full, third, second):
+        assert market.restored(backup.recovery_point) == backup.id
+        market.demand(backup)
+    direct = market.mode
+    market.mode = {}
+    assert market.restored(third.recovery_point) == third.id
+    market.demand(third)
+    market.mode = direct
+    (pruned,) = prune(market.ports, {"market": Policy(keep_last=1)}, apply=True).sources
+    assert pruned.removed == (second.id,)
+    _directly_by_runbook(market, third, s3, bucket, aws_cli, tmp_path)
+
+    needed = next(p.key for a in third.artifacts for p in a.parts if p.key.endswith(".bin") and full.id in p.key)
+    whole = market.ports.store.get(needed)
+    market.ports.store.put(needed, whole[:-1] + bytes([whole[-1] ^ 1]))
+    found = {item.id: item for item in verify(market.ports, [third.id], deep=True).backups}
+    assert any("of the base: the bytes are not" in problem.message for problem in found[third.id].problems)
+    market.ports.store.delete([needed])
+    damaged = {item.id for item in verify(market.ports, [], deep=False).backups if item.problems}
+    assert damaged == {full.id, third.id}
+    again = market.backup()
+    assert again.kind == "full"
+    market.max_chain = 0
+    assert market.backup().kind == "full"
+
+
+def _directly_by_runbook(
+    market: Market, backup: Backup, s3: SeaweedS3, bucket: str, aws_cli: Path, tmp_path: Path
+) -> None:
+    """Restore an increment by the printed script: the server reads both backups in the bucket."""
+    location = S3Location(bucket, "pre", s3.url, "us-east-1", path_style=True)
+    script = runbook(backup, location, ClickHouseFormat())
+    market.target.query(f"DROP DATABASE IF EXISTS {market.database} SYNC")
+    env = {
+        "CLICKHOUSE_URL": f"http://{market.target.host}:{market.target.port}",
+        "CLICKHOUSE_USER": market.target.user,
+        "CLICKHOUSE_PASSWORD": market.target.password,
+        "AWS_ACCESS_KEY_ID": s3.admin.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": s3.admin.secret_access_key,
+        "DRD_WORK": str(tmp_path / "work"),
+    }
+    BareShell(tmp_path / "bare", [aws_cli]).run(script, env).succeeds()
+    market.demand(backup)
 
 
 def test_cancelled_while_it_builds_leaves_the_parent_whole(market: Market) -> None:

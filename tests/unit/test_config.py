@@ -169,10 +169,6 @@ KEEPS_NOTHING = f"{{type: redis, url: 'redis://h', retention: {{{NO_RULE}}}}}"
             "sources.src.direct: has no effect with mode gateway",
         ),
         (
-            "{type: clickhouse, url: 'http://h', mode: direct, max_chain: 3}",
-            "sources.src.max_chain: has no effect with mode direct: its backups are always full",
-        ),
-        (
             "{type: clickhouse, url: 'http://h', s3_retry_attempts: true}",
             "s3_retry_attempts: got true; allowed: a whole",
         ),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from drd.engines.clickhouse import access, alive, disk, fingerprints, orphans, unfinished
+from drd.engines.clickhouse import access, alive, base, disk, fingerprints, orphans, unfinished
 from drd.engines.clickhouse.client import SOURCE, Server, ServerRefusal, told
 from drd.engines.clickhouse.gateway import Gateway
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
@@ -36,6 +36,7 @@ class Taken:
     recovery_point: datetime
     facts: dict[str, Json] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
+    base_objects: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,12 +52,13 @@ class Run:
     snapshot: fingerprints.PartsSnapshot
     job_id: str
 
-    def statement(self, target: str, **settings: Json) -> str:
-        """Spell BACKUP for all that is to be saved."""
+    def statement(self, target: str, base: str = "", **settings: Json) -> str:
+        """Spell BACKUP for all that is to be saved, built on ``base``."""
         what = [f"DATABASE {identifier(name)}" for name in self.databases] + access.elements(self.kinds)
         options = {"id": self.job_id, **settings}
         spelled = ", ".join(f"{k}={literal(v) if isinstance(v, str) else int(v or 0)}" for k, v in options.items())  # type: ignore[arg-type]
-        return f"BACKUP {', '.join(what)} TO {target} SETTINGS {spelled}"
+        built_on = f", base_backup={base}" if base else ""
+        return f"BACKUP {', '.join(what)} TO {target} SETTINGS {spelled}{built_on}"
 
     def run(
         self, statement: str, *, moved: Callable[[], int], tick: Callable[[dict[str, Any]], None],
@@ -137,6 +139,8 @@ def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: 
             facts=facts | taken.facts,
             notices=tuple(notices),
             direct_objects=settings.mode == "direct",
+            base_objects=taken.base_objects,
+            kind="incremental" if taken.base_objects else "full",
         )
 
 
@@ -229,9 +233,26 @@ def _directly(run: Run) -> Taken:
         done = int((row.get("ProfileEvents") or {}).get("WriteBufferFromS3Bytes", 0))
         run.ctx.progress(Progress(run.ctx.source, "BACKUP to the bucket", done))
 
+    base_prefix = base.prefix_of_base(run.ctx)
+    base_where = f"{direct.url.rstrip('/')}/{base_prefix}" if base_prefix else ""
+    statement = run.statement(
+        f"S3({literal(where)}, {keys})", f"S3({literal(base_where)}, {keys})" if base_where else ""
+    )
     with using_bucket(direct.url, SOURCE):
-        run.run(run.statement(f"S3({literal(where)}, {keys})"), moved=lambda: 0, tick=tick, refuse=lambda: None)
+        run.run(statement, moved=lambda: 0, tick=tick, refuse=lambda: None)
     ended = run.ctx.now()
+    facts: dict[str, Json] = {base.PREFIX_FACT: run.ctx.direct_prefix}
+    data = _read_back(run, where, keys)
+    base.refuse_secret(data, direct.secret_access_key.reveal())
+    manifest = parse_manifest([data])
+    if not manifest.base_backup_uuid:
+        return Taken(manifest, ended, facts)
+    of_base = base.needed(manifest, parse_manifest([_read_back(run, base_where, keys)]))
+    return Taken(manifest, ended, facts | {base.BASE_PREFIX_FACT: base_prefix}, base_objects=of_base)
+
+
+def _read_back(run: Run, where: str, keys: str) -> bytes:
+    """Read the server's manifest of a backup in the bucket, by the server's own way to it."""
     try:
         place = f"{literal(where + MANIFEST_KEY)}, {keys}"
         rows = run.server.rows(f"SELECT * FROM s3({place}, 'RawBLOB', 'data String')")  # noqa: S608 - quoted
@@ -241,8 +262,7 @@ def _directly(run: Run) -> Taken:
             hint="the user needs GRANT READ ON S3, CREATE TEMPORARY TABLE ON *.*",
         ) from None
     data = rows[0]["data"] if rows else b""
-    manifest = parse_manifest([data.encode() if isinstance(data, str) else bytes(data)])
-    return Taken(manifest, ended, {"direct_prefix": run.ctx.direct_prefix})
+    return data.encode() if isinstance(data, str) else bytes(data)
 
 
 def _through_disk(run: Run) -> Taken:

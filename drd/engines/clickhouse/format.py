@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from drd.engines.clickhouse import cityhash
+from drd.engines.clickhouse import base, cityhash
 from drd.engines.clickhouse.manifest import ManifestFile, ServerManifest, parse_manifest
 from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
 from drd.engines.clickhouse.packing import MANIFEST_KEY
@@ -33,10 +33,17 @@ class ClickHouseFormat:
                 return [
                     Problem(MANIFEST_KEY, "the server's own manifest is missing", "RESTORE cannot read this backup")
                 ]
-            manifest = parse_manifest(bytes(p) for p in _bytes_of(index, MANIFEST_KEY, artifacts))
+            manifest = _manifest(index, artifacts)
+            of_base = _base_of(manifest, index, artifacts)
         except IntegrityError as error:
             return [Problem(error.subject or INDEX_ARTIFACT, error.message, "the backup cannot be restored")]
-        return list(_problems(manifest, index, artifacts, ctx))
+        problems = list(_problems(manifest, index, artifacts, ctx))
+        if of_base is not None:
+            problems += [
+                Problem(found.subject, f"of the base: {found.message}", found.effect)
+                for found in _problems(*of_base, artifacts, ctx)
+            ]
+        return problems
 
     def runbook(self, backup: Backup) -> EngineRunbook:
         """Return how to restore without drd; see :meth:`drd.protocols.Format.runbook`."""
@@ -47,6 +54,28 @@ def _bytes_of(index: PackIndex, key: str, artifacts: ArtifactReader) -> Iterator
     for artifact, offset, size in index.ranges(key, 0, index.objects[key].size):
         with artifacts.open(artifact, start=offset, length=size) as stream:
             yield from stream.chunks()
+
+
+def _manifest(index: PackIndex, artifacts: ArtifactReader) -> ServerManifest:
+    return parse_manifest(bytes(piece) for piece in _bytes_of(index, MANIFEST_KEY, artifacts))
+
+
+def _base_of(
+    manifest: ServerManifest, index: PackIndex, artifacts: ArtifactReader
+) -> tuple[ServerManifest, PackIndex] | None:
+    """Return what the backup needs of the one it is built on, and where that lies; None for one that is built on none.
+
+    Raises :class:`~drd.errors.IntegrityError` when it is not there, or another one.
+    """
+    if not manifest.base_backup_uuid:
+        return None
+    view = base.view_of_base(index)
+    if view is None or MANIFEST_KEY not in view.objects:
+        raise IntegrityError(f"it is built on the backup {manifest.base_backup_uuid}, of which it names nothing")
+    whole = _manifest(view, artifacts)
+    wanted = set(base.needed(manifest, whole).values())
+    files = [item for item in whole.files if item.key in wanted]
+    return ServerManifest(files, whole.base_backup_uuid, whole.uuid), view
 
 
 def _problems(

@@ -19,13 +19,17 @@ _FIELDS = ("name", "size", "checksum", "data_file", "use_base", "base_size", "ba
 
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
-    """One file of a backup: ``key`` is the object that holds its bytes, ``in_base`` how many an ancestor holds."""
+    """One file of a backup: ``key`` is the object that holds its bytes, ``in_base`` how many an ancestor holds.
+
+    ``base_checksum`` is of those bytes; empty where there are none.
+    """
 
     name: str
     size: int
     checksum: str
     key: str
     in_base: int
+    base_checksum: str = ""
 
 
 @dataclass
@@ -66,7 +70,8 @@ def _file(row: Mapping[str, str]) -> ManifestFile:
     in_base = 0
     if row.get("use_base") in {"1", "true"} or "base_size" in row:
         in_base = _number(row["base_size"]) if "base_size" in row else size
-    return ManifestFile(name, size, checksum.lower(), key, in_base)
+    base_checksum = row.get("base_checksum") or (checksum if in_base else "")
+    return ManifestFile(name, size, checksum.lower(), key, in_base, base_checksum.lower())
 
 
 def parse_manifest(pieces: Iterable[bytes]) -> ServerManifest:

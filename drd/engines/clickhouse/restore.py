@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from drd.engines.clickhouse import access, alive, disk, fingerprints, orphans, selection, unfinished
+from drd.engines.clickhouse import access, alive, base, disk, fingerprints, orphans, selection, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
 from drd.engines.clickhouse.dump import query_settings
 from drd.engines.clickhouse.elsewhere import repoint
@@ -121,9 +121,11 @@ class _Restore:
     made: set[str] = field(default_factory=set)
     marked: dict[str, str] = field(default_factory=dict)
 
-    def statement(self, what: Sequence[str], origin: str, job_id: str, **options: int) -> str:
+    def statement(self, what: Sequence[str], origin: _Origin, job_id: str, **options: int) -> str:
         spelled = "".join(f", {name}={value}" for name, value in options.items())
-        return f"RESTORE {', '.join(what)} FROM {origin} SETTINGS id={literal(job_id)}{spelled}"
+        return (
+            f"RESTORE {', '.join(what)} FROM {origin.spelled} SETTINGS id={literal(job_id)}{spelled}{origin.built_on}"
+        )
 
     def elements(self, index: PackIndex) -> list[str]:
         return selection.elements(self.settings.selection, self.names, selection.tables_of(index.objects))
@@ -131,12 +133,21 @@ class _Restore:
 
 @dataclass
 class _Origin:
-    """Where the server reads from, how its work is watched meanwhile, and what could not be cleaned up after it."""
+    """Where the server reads from, how its work is watched meanwhile, and what could not be cleaned up after it.
+
+    ``base`` is where it reads what the backup is built on, if that is one.
+    """
 
     spelled: str
     watch: Watch
+    base: str = ""
     explain: Callable[[ServerRefusal], None] = lambda _refusal: None
     leftovers: list[Notice] = field(default_factory=list)
+
+    @property
+    def built_on(self) -> str:
+        """Return the setting that names the base."""
+        return f", base_backup={self.base}" if self.base else ""
 
 
 def restore(
@@ -225,7 +236,7 @@ def _bring(
 
 def _run(work: _Restore, origin: _Origin, what: Sequence[str], **options: int) -> None:
     job_id = new_job_id(work.ctx.backup_id, work.owner)
-    statement = work.statement(what, origin.spelled, job_id, **options)
+    statement = work.statement(what, origin, job_id, **options)
     try:
         run_job(work.server, statement, job_id, query_settings(work.settings), origin.watch)
     except ServerRefusal as refusal:
@@ -271,9 +282,11 @@ def _origin(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Iter
         work.server.scrub.add(direct.secret_access_key.reveal(), direct.access_key_id.reveal())
         keys = f"{literal(direct.access_key_id.reveal())}, {literal(direct.secret_access_key.reveal())}"
         watch = Watch(work.ctx.cancel, work.settings.stall_timeout_s, tick=_ticker(work, "RESTORE from the bucket"))
-        where = direct.url.rstrip("/") + "/" + prefix
+        url = direct.url.rstrip("/")
+        base_prefix = base.prefix_recorded(work.backup)
+        built_on = f"S3({literal(f'{url}/{base_prefix}')}, {keys})" if base_prefix else ""
         with using_bucket(direct.url, TARGET):
-            yield _Origin(f"S3({literal(where)}, {keys})", watch)
+            yield _Origin(f"S3({literal(f'{url}/{prefix}')}, {keys})", watch, built_on)
     else:
         with _from_gateway(work, index, artifacts) as origin:
             yield origin
@@ -301,8 +314,10 @@ def _from_gateway(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -
                 raise unreachable(gateway, TARGET, "no request arrived")
             work.ctx.progress(Progress(work.ctx.source, "RESTORE from gateway", gateway.bytes_moved, total))
 
+        keys = f"{literal(gateway.access_key_id)}, {literal(gateway.secret_access_key)}"
+        built_on = f"S3({literal(gateway.url + base.FOLDER)}, {keys})" if base.view_of_base(index) else ""
         yield _Origin(
-            f"S3({literal(gateway.url)}, {literal(gateway.access_key_id)}, {literal(gateway.secret_access_key)})",
+            f"S3({literal(gateway.url)}, {keys})",
             Watch(
                 work.ctx.cancel,
                 work.settings.stall_timeout_s,
@@ -310,6 +325,7 @@ def _from_gateway(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -
                 tick=tick,
                 refuse=gateway.refuse,
             ),
+            built_on,
             lambda refusal: explain(gateway, refusal, TARGET),
         )
 
@@ -322,7 +338,9 @@ def _from_disk(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> I
     try:
         volume.unpack(folder, index, artifacts, work.ctx)
         watch = Watch(work.ctx.cancel, work.settings.stall_timeout_s, tick=_ticker(work, "RESTORE from disk"))
-        origin = _Origin(f"Disk({literal(work.settings.disk_name)}, {literal(folder)})", watch)
+        name = literal(work.settings.disk_name)
+        built_on = f"Disk({name}, {literal(f'{folder}/{base.FOLDER}')})" if base.view_of_base(index) else ""
+        origin = _Origin(f"Disk({name}, {literal(folder)})", watch, built_on)
         yield origin
     finally:
         left = volume.remove(folder)

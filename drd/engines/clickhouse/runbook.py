@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from drd.engines.clickhouse.access import KINDS
+from drd.engines.clickhouse.base import prefix_recorded
 from drd.model import Backup, EngineRunbook
 
 _SHELL = Path(__file__).with_name("runbook.sh")
@@ -28,6 +29,7 @@ def runbook(backup: Backup) -> EngineRunbook:
             "CLICKHOUSE_VERSION": backup.engine_version,
             "CLICKHOUSE_DIRECT": "yes" if direct else "no",
             "CLICKHOUSE_DIRECT_PREFIX": prefix if isinstance(prefix, str) else "",
+            "CLICKHOUSE_DIRECT_BASE_PREFIX": prefix_recorded(backup) or "",
             "CLICKHOUSE_DATABASES": "\n".join(_databases(backup)),
             "CLICKHOUSE_ACCESS": " ".join(kind for kind in access if kind in KINDS) if isinstance(access, list) else "",
         },

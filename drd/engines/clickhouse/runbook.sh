@@ -55,7 +55,7 @@ check_target() {
     say "ClickHouse $said; the backup is of $CLICKHOUSE_VERSION"
     if [ "$CLICKHOUSE_DIRECT" = yes ]; then
         CLICKHOUSE_S3_URL=${CLICKHOUSE_S3_URL:-${STORE_ENDPOINT:-https://s3.$STORE_REGION.amazonaws.com}/$STORE_BUCKET}
-        CLICKHOUSE_S3_URL=${CLICKHOUSE_S3_URL%/}/${STORE_PREFIX:+${STORE_PREFIX%/}/}$CLICKHOUSE_DIRECT_PREFIX
+        CLICKHOUSE_S3_URL=${CLICKHOUSE_S3_URL%/}/${STORE_PREFIX:+${STORE_PREFIX%/}/}
         CLICKHOUSE_S3_KEY=${CLICKHOUSE_S3_KEY:-${AWS_ACCESS_KEY_ID:-}}
         CLICKHOUSE_S3_SECRET=${CLICKHOUSE_S3_SECRET:-${AWS_SECRET_ACCESS_KEY:-}}
         if [ -z "$CLICKHOUSE_S3_KEY" ] || [ -z "$CLICKHOUSE_S3_SECRET" ]; then
@@ -155,7 +155,7 @@ run_restore() { # run_restore WHAT: started in the background and watched, howev
     id=$BACKUP-$(date +%s)-$$-$RANDOM
     failure=''
     query >/dev/null 2>"$DRD_WORK/restore.error" \
-        <<<"RESTORE $1 FROM $origin SETTINGS id=$(literal "$id"), allow_different_database_def=1 ASYNC" ||
+        <<<"RESTORE $1 FROM $origin SETTINGS id=$(literal "$id"), allow_different_database_def=1$built_on ASYNC" ||
         { failure=$(cat -- "$DRD_WORK/restore.error"); return 1; }
     while :; do
         status=$(query <<<"SELECT status FROM system.backups WHERE id = $(literal "$id")" || echo SILENT)
@@ -203,10 +203,17 @@ check_tables() { # RESTORE does not verify what it reads: let the server read ev
     if [ "$bad" -gt 0 ]; then die "$bad table(s) are damaged" "Drop what was restored and try an earlier backup."; fi
 }
 
+in_bucket() { # in_bucket PREFIX: where the server reads a backup that a server wrote
+    printf 'S3(%s, %s, %s)' "$(literal "$CLICKHOUSE_S3_URL$1")" "$(literal "$CLICKHOUSE_S3_KEY")" "$(literal "$CLICKHOUSE_S3_SECRET")"
+}
+
 restore_target() {
-    local origin failure found
+    local origin failure found built_on=''
     if [ "$CLICKHOUSE_DIRECT" = yes ]; then
-        origin="S3($(literal "$CLICKHOUSE_S3_URL"), $(literal "$CLICKHOUSE_S3_KEY"), $(literal "$CLICKHOUSE_S3_SECRET"))"
+        origin=$(in_bucket "$CLICKHOUSE_DIRECT_PREFIX")
+        if [ -n "$CLICKHOUSE_DIRECT_BASE_PREFIX" ]; then # the full backup that has the files that this one left out
+            built_on=", base_backup=$(in_bucket "$CLICKHOUSE_DIRECT_BASE_PREFIX")"
+        fi
     else
         place_backup
         check_databases
