@@ -60,6 +60,7 @@ class Serving:
         self._server = WebServer(self._app, self._place)
         self._textfile_due_s = self._certificate_due_s = 0.0
         self._unwritten = ""
+        self._warm = False
 
     def __enter__(self) -> Self:
         self._start(self._server)
@@ -93,7 +94,13 @@ class Serving:
         return ""
 
     def tick(self) -> None:
-        """Do what is due: look for a renewed certificate, write the textfile. Called about once a second."""
+        """Do what is due: look for a renewed certificate, write the textfile. Called about once a second.
+
+        Once something is known, the page is made for nobody, so that the first who asks need not wait for templates.
+        """
+        if not self._warm and (overview := self._daemon.overview()).known:
+            self._warm = True
+            self._page(overview, self._now())
         now_s = time.monotonic()
         if now_s >= self._certificate_due_s:
             self._certificate_due_s = now_s + _CERTIFICATE_EVERY_S
