@@ -13,7 +13,7 @@ JOBS ?= 3
 # Tests start drd hundreds of times: compiled modules make each start quicker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check fmt bench clean lock schema
+.PHONY: help setup demo test check fmt bench clean lock schema chart
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,10 @@ schema: setup ## Write config/drd.schema.json from the models
 	$(BIN)/python -c 'from drd.config_suite import suite_schema_text; print(suite_schema_text(), end="")' \
 	  > restore_drills/suite.schema.json.new
 	mv restore_drills/suite.schema.json.new restore_drills/suite.schema.json
+
+chart: setup ## Write what of the Helm chart is generated, and the renders that tests compare with
+	$(BIN)/python helm/generate.py
+	$(BIN)/python -m tests.support.charts
 
 lock: ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest (needs uv)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \
