@@ -49,12 +49,13 @@ fmt: setup ## Format, and fix what can be fixed
 bench: setup ## Print drd's figures beside its peers' on the same work
 	for script in $$(grep -l '__main__' benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script"; done
 
-schema: setup ## Write config/drd.schema.json from the models
+schema: setup ## Write config/drd.schema.json, and what contains it, from the models
 	$(BIN)/python -c 'from drd.config import schema_text; print(schema_text(), end="")' > config/drd.schema.json.new
 	mv config/drd.schema.json.new config/drd.schema.json
 	$(BIN)/python -c 'from drd.config_suite import suite_schema_text; print(suite_schema_text(), end="")' \
 	  > restore_drills/suite.schema.json.new
 	mv restore_drills/suite.schema.json.new restore_drills/suite.schema.json
+	$(BIN)/python helm/generate.py
 
 chart: setup ## Write what of the Helm chart is generated, and the renders that tests compare with
 	$(BIN)/python helm/generate.py

@@ -1,4 +1,4 @@
-"""Write what of the chart follows from elsewhere: values.schema.json, the README's table, files. `make chart` runs it.
+"""Write what of the chart follows from elsewhere: values.schema.json, the README's table. `make chart` runs it.
 
 The schema is schema.yaml with drd's own (config/drd.schema.json) in it, without the form of a secret that is written
 out: a release keeps its values. The table is made from the comments of values.yaml that begin with ``# --``.
@@ -17,7 +17,6 @@ import yaml
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 CHART = HERE / "drd"
-COPIES = {"drd_rules.yml": ROOT / "config" / "prometheus" / "drd_rules.yml"}
 BEGIN, END = "<!-- values: begin, by make chart -->", "<!-- values: end -->"
 _KEY = re.compile(r"( *)([A-Za-z]+):(?: (.*))?")
 _MAX_DEFAULT = 60
@@ -32,7 +31,6 @@ def generated() -> dict[Path, str]:
     return {
         CHART / "values.schema.json": schema_text(),
         readme: f"{head}{BEGIN}\n\n{table}\n{END}{tail}",
-        **{CHART / "files" / name: source.read_text(encoding="utf-8") for name, source in COPIES.items()},
     }
 
 

@@ -86,11 +86,13 @@ def assembled(example: str, folder: Path) -> Path:
 
 
 def golden_text(name: str) -> str:
-    """Return what tests/golden/helm keeps of a case; alert rules by name, as they are compared with their source."""
+    """Return what tests/golden/helm keeps of a case; what comes from config/ by name, as it is compared with that."""
     things = objects(render(case(name)))
     for thing in things:
         if thing["kind"] == "PrometheusRule":
             thing["spec"]["groups"] = [group["name"] for group in thing["spec"]["groups"]]
+        if "drd.json" in thing.get("data", {}):
+            thing["data"]["drd.json"] = "config/grafana/drd.json"
     return yaml.safe_dump_all(things, sort_keys=False, width=140, allow_unicode=True)
 
 

@@ -53,7 +53,7 @@ def one(things: list[Object], kind: str, name: str = "") -> Object:
 
 
 def test_generated_files_are_current():
-    """The schema, the README's table and the copied alert rules are what `make chart` would write."""
+    """The schema and the README's table are what `make chart` would write."""
     stale = [
         str(path)
         for path, text in generator().generated().items()
@@ -189,6 +189,20 @@ def test_the_alert_rules_are_the_repositorys(renders):
     assert [group["name"] for group in linked] == [group["name"] for group in ours["groups"]]
 
 
+def test_the_dashboard_is_the_repositorys(renders):
+    """The ConfigMap for Grafana's sidecar holds config/grafana/drd.json, byte for byte."""
+    config_map = one(renders["daemon-full"], "ConfigMap", "-dashboard")
+    assert config_map["data"]["drd.json"] == (charts.ROOT / "config" / "grafana" / "drd.json").read_text("utf-8")
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_the_packaged_chart_is_whole(tmp_path):
+    """What `helm package` makes renders by itself as the folder does: linked files are in it."""
+    archive = Path(helm.package(charts.CHART, destination=tmp_path))
+    values = charts.case("daemon-full")
+    assert charts.objects(charts.render(values, archive)) == charts.objects(charts.render(values))
+
+
 def test_prometheus_finds_the_job_and_the_token(renders):
     """The monitors make the job that the alerts expect, and bring the token that the daemon asks for."""
     full = one(renders["daemon-full"], "ServiceMonitor")["spec"]
@@ -203,9 +217,13 @@ def test_prometheus_finds_the_job_and_the_token(renders):
 def test_network_policies_open_what_the_configuration_names(renders):
     """Egress is DNS and the ports of the configuration's own URLs; ingress is the page and the way back."""
     spec = one(renders["daemon-full"], "NetworkPolicy")["spec"]
-    rules = [sorted(port["port"] for port in rule["ports"]) for rule in spec["egress"]]
+    rules = [sorted(port["port"] for port in rule["ports"]) for rule in spec["egress"] if "ports" in rule]
     assert rules == [[53, 53], [9093], [5432, 5433, 6379, 8443, 26379, 26380], [8333], [443, 6443], [3128]]
-    assert [[port["port"] for port in rule["ports"]] for rule in spec["ingress"]] == [["drd-http"], [32768]]
+    opened = [[port["port"] for port in rule["ports"]] for rule in spec["ingress"] if "ports" in rule]
+    assert opened == [["drd-http"], [32768]]
+    (scratch,) = (rule["to"][0] for rule in spec["egress"] if "ports" not in rule)
+    assert [scratch] == [rule["from"][0] for rule in spec["ingress"] if "ports" not in rule]
+    assert scratch["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "drd-scratch"}
     job = one(renders["cronjob"], "NetworkPolicy")["spec"]
     assert [sorted(port["port"] for port in rule["ports"]) for rule in job["egress"]] == [[53, 53], [5432, 6379], [443]]
 

@@ -68,8 +68,8 @@ access_key_id control_token credentials identity password private_key secret_acc
 {{- if and (not $daemon) (or $values.ingress.enabled $values.serviceMonitor.enabled $values.podDisruptionBudget.enabled) -}}
 {{- fail (printf "ingress, serviceMonitor and podDisruptionBudget are of mode daemon; mode %s has no Service" $values.mode) -}}
 {{- end -}}
-{{- if and (eq $values.mode "cronjob") (or $values.podMonitor.enabled $values.prometheusRule.enabled) -}}
-{{- fail "podMonitor and prometheusRule need the metrics of a daemon, and mode cronjob has none: watch its Jobs (kube_job_status_failed), or use mode daemon" -}}
+{{- if and (eq $values.mode "cronjob") (or $values.podMonitor.enabled $values.prometheusRule.enabled $values.grafanaDashboard.enabled) -}}
+{{- fail "podMonitor, prometheusRule and grafanaDashboard need the metrics of a daemon, and mode cronjob has none: watch its Jobs (kube_job_status_failed), or use mode daemon" -}}
 {{- end -}}
 {{- if and $values.serviceMonitor.enabled $values.podMonitor.enabled -}}
 {{- fail "serviceMonitor and podMonitor would scrape every pod twice; enable one" -}}

@@ -118,6 +118,17 @@
 {{- end -}}
 {{- end }}
 
+{{/* The namespace that drills put their pods in. */}}
+{{- define "drd.drillsNamespace" -}}
+{{- dig "scratch" "kubernetes" "namespace" .Release.Namespace .Values.config -}}
+{{- end }}
+
+{{/* The pods of drills, as a peer of a NetworkPolicy. */}}
+{{- define "drd.drillPods" -}}
+namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ include "drd.drillsNamespace" . | quote }}}}
+podSelector: {matchLabels: {app.kubernetes.io/name: drd-scratch}}
+{{- end }}
+
 {{/* The Secret and key of the bearer token as the Prometheus operator wants it. In: root and the monitor's values. */}}
 {{- define "drd.monitorAuthorization" -}}
 {{- $root := index . 0 -}}

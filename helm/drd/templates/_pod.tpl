@@ -9,26 +9,16 @@ image: {{ include "drd.image" $root | quote }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
 args: {{ toJson (index . 2) }}
 {{- $wayBack := include "drd.wayBackEnv" $root -}}
-{{- if or $values.secretEnv $values.extraEnv $wayBack $values.drills.kubernetes.enabled }}
+{{- if or $values.secretEnv $values.extraEnv $wayBack }}
 env:
   {{- range $name, $from := $values.secretEnv }}
   - name: {{ $name }}
     valueFrom: {secretKeyRef: {name: {{ $from.existingSecret | quote }}, key: {{ $from.key | quote }}}}
   {{- end }}
-  {{- if or $wayBack $values.drills.kubernetes.enabled }}
+  {{- with $wayBack }}
   - name: POD_IP
     valueFrom: {fieldRef: {fieldPath: status.podIP}}
-  {{- end }}
-  {{- with $wayBack }}
   {{- trim . | nindent 2 }}
-  {{- end }}
-  {{- if $values.drills.kubernetes.enabled }}
-  - name: POD_NAME
-    valueFrom: {fieldRef: {fieldPath: metadata.name}}
-  - name: POD_UID
-    valueFrom: {fieldRef: {fieldPath: metadata.uid}}
-  - name: POD_NAMESPACE
-    valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
   {{- end }}
   {{- with $values.extraEnv }}
   {{- toYaml . | nindent 2 }}
