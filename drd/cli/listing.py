@@ -10,6 +10,8 @@ from drd.cli.session import Session
 from drd.errors import ConfigError
 
 if TYPE_CHECKING:  # pulls in the repository
+    from collections.abc import Sequence
+
     from drd.repository.catalog import HeadEntry
     from drd.repository.oddness import Growth
 
@@ -83,7 +85,9 @@ def _print(
                 render.point(backup.recovery_point),
             )
         )
-    print(render.table(("SOURCE", "BACKUP", "KIND", "DATA", "GROWTH", "STORED", "ROWS/KEYS", "STATE AS OF"), rows))
+    headings = ("SOURCE", "BACKUP", "KIND", "DATA", "GROWTH", "STORED", "ROWS/KEYS", "STATE AS OF")
+    table = render.table(headings, rows)
+    print(table if render.fits(table) else _narrow(headings, rows))
     print()
     sizes_of: dict[str, list[int]] = {entry.source: [] for entry in sorted(entries, key=lambda e: e.source)}
     for entry in entries:
@@ -103,6 +107,16 @@ def _print(
     for source, ids in unfinished.items():
         for backup_id in ids:
             print(f"{render.mark('warning')} {source}: {backup_id} is unfinished or running; it is not a backup")
+
+
+def _narrow(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Lay the backups out by source, without the time that an id tells as well."""
+    lines = render.table(headings[1:-1], [row[1:-1] for row in rows]).splitlines()
+    out = [lines[0]]
+    for source in dict.fromkeys(row[0] for row in rows):
+        out.append(source)
+        out += [line for line, row in zip(lines[1:], rows, strict=True) if row[0] == source]
+    return "\n".join(out)
 
 
 def _percent(change: float | None) -> str:

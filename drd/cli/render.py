@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -54,6 +55,12 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str
         "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headings, *rows)
     ]
     return "\n".join((indent + line).rstrip() for line in lines)
+
+
+def fits(text: str, stream: TextIO | None = None) -> bool:
+    """Whether no line has to be broken where it is shown; what is not a terminal takes any."""
+    stream = stream or sys.stdout
+    return not stream.isatty() or max(map(len, text.splitlines()), default=0) <= shutil.get_terminal_size().columns
 
 
 def error_lines(error: DrdError, *, stream: TextIO | None = None) -> str:
