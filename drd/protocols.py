@@ -350,8 +350,11 @@ class ScratchRuntime(Protocol):
     def start(self, spec: ScratchSpec, cancel: CancelToken) -> AbstractContextManager[ScratchServer]:
         """Start an empty server and enter when it answers a query; leaving the block removes it, whatever came."""
 
-    def reap(self) -> Sequence[str]:
-        """Remove what drds that are gone left behind, and what has expired; return a line for each."""
+    def reap(self, *, kept: bool = False) -> Sequence[str]:
+        """Remove what drds that are gone left behind, and what has expired; return a line for each.
+
+        With ``kept`` also the servers that were kept for a person.
+        """
 
     def check(self) -> Sequence[CheckItem]:
         """Say whether scratch servers could be started here, per engine, with a remedy where not."""

@@ -77,11 +77,11 @@ class DockerRuntime:
         finally:
             client.close()
 
-    def reap(self) -> Sequence[str]:
-        """Remove what drds that are gone left on the engine, and what has expired."""
+    def reap(self, *, kept: bool = False) -> Sequence[str]:
+        """Remove what drds that are gone left on the engine, and what has expired; with ``kept``, what was kept too."""
         client = connect(self._host)
         try:
-            return docker_labels.reap(client, self._now())
+            return docker_labels.reap(client, self._now(), kept_too=kept)
         finally:
             client.close()
 
@@ -187,7 +187,7 @@ class DockerRuntime:
             )
             container.start()
             container.reload()
-        return DockerServer(client, recipe, spec, place, container, server_id)
+        return DockerServer(client, recipe, spec, place, container, server_id, self._host)
 
 
 def _see_release(recipe: Recipe, spec: ScratchSpec, name: str, version: str) -> None:

@@ -42,8 +42,11 @@ def reason_to_remove(found: Mapping[str, str], now: datetime, *, kept: bool) -> 
     return "its drd is gone" if owner and owner.fate() == "gone" else ""
 
 
-def reap(client: Client, now: datetime) -> list[str]:
-    """Remove the containers, then the networks and volumes, that may go; return a line for each container."""
+def reap(client: Client, now: datetime, *, kept_too: bool = False) -> list[str]:
+    """Remove the containers, then the networks and volumes, that may go; return a line for each container.
+
+    With ``kept_too`` also those that were kept.
+    """
     lines: list[str] = []
     staying: set[str] = set()
     removed: set[str] = set()
@@ -54,7 +57,7 @@ def reap(client: Client, now: datetime) -> list[str]:
     kept = {volume.name.removeprefix(KEPT) for volume in volumes if volume.name.startswith(KEPT)}
     for container in containers:
         server_id = container.labels.get(f"{MARK}.id", "")
-        why = reason_to_remove(container.labels, now, kept=server_id in kept)
+        why = reason_to_remove(container.labels, now, kept=server_id in kept and not kept_too)
         if why and server_id:
             remove(client, server_id)
             removed.add(server_id)

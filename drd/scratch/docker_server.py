@@ -25,9 +25,17 @@ class DockerServer:
     endpoint: ScratchEndpoint
 
     def __init__(
-        self, client: Client, recipe: Recipe, spec: ScratchSpec, place: Place, container: Container, server_id: str
+        self,
+        client: Client,
+        recipe: Recipe,
+        spec: ScratchSpec,
+        place: Place,
+        container: Container,
+        server_id: str,
+        host: str | None,
     ) -> None:
         self._client = client
+        self._docker = f"docker --host {host}" if host else "docker"
         self._recipe = recipe
         self._spec = spec
         self._place = place
@@ -71,7 +79,7 @@ class DockerServer:
                 "disk": size(spec.disk_bytes),
                 "network": "internal: this host alone",
             },
-            connect=(self._recipe.connect(host, port, f"docker exec {name} printenv DRD_SCRATCH_PASSWORD"),),
+            connect=(self._recipe.connect(host, port, f"{self._docker} exec {name} printenv DRD_SCRATCH_PASSWORD"),),
             listen_host=self._place.host,
         )
         threading.Thread(target=self._watch_disk, name=f"disk of {name}", daemon=True).start()

@@ -2,8 +2,11 @@
 
 A stand-alone script (``python -I guardian.py``), so that it starts quickly. Its standard input is a pipe that drd alone
 holds open: the first line is the order, in JSON; then ``keep`` means that the server is to outlive drd until it
-expires, and end of file without it that drd is done, or dead. The server gets a parent-death signal from the guardian
-(prctl(2)), so nothing is left even when both are killed at once, but a folder that the ledger in it explains.
+expires, ``run`` and an order that a command is to run beside it, ``stop`` that this is to end, and end of file without
+``keep`` that drd is done, or dead. The server gets a parent-death signal from the guardian (prctl(2)), so nothing is
+left even when both are killed at once, but a folder that the ledger in it explains.
+
+A command runs as the server's user and under the same limits; whatever it forked and left ends with it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +86,37 @@ def _disk(folder: str) -> int:
     return total
 
 
+def _end_all(find: Callable[[], list[int]], patience_s: float) -> None:
+    """Kill what ``find`` finds until it finds nothing: stopped first, so that what forks does not get away."""
+    until = time.monotonic() + patience_s
+    while (pids := find()) and time.monotonic() < until:
+        stopped: set[int] = set()
+        while fresh := set(pids) - stopped:
+            for pid in fresh:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            stopped |= fresh
+            pids = find()
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _tasks_of(uid: int) -> int:
+    """Return how many processes and threads a user has."""
+    count = 0
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                count += int(_stat_field(int(entry.name), 17)) if entry.stat().st_uid == uid else 0
+    return count
+
+
+def _stat_field(pid: int, number: int) -> str:
+    return (_stat(pid) or ["0"] * (number + 1))[number]
+
+
 def _kernel_kills() -> int:
     """Return how many processes the kernel has killed for want of memory since boot (proc_vmstat, Linux 4.13)."""
     with contextlib.suppress(OSError):
@@ -108,25 +143,40 @@ class Guardian:
         self.why = ""
         self.measure_at = 0.0
         self.server: subprocess.Popen[bytes]
+        self.command: subprocess.Popen[bytes] | None = None
+        self.report = ""
+        self.heard = b""
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def start(self) -> None:
-        """Start the server as its user, with its limits, and write both processes down."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    def tie(self, death_signal: int, most_tasks: int | None = None) -> Callable[[], None]:
+        """Return what a child does before it becomes its program: die with the guardian, take its limits."""
         order, me = self.order, os.getpid()
 
         def before_exec() -> None:  # safe: the guardian has one thread
-            libc.prctl(_PR_SET_PDEATHSIG, order["stop_signal"], 0, 0, 0)
+            self.libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
             if os.getppid() != me:
                 os._exit(1)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            if most_tasks is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    resource.setrlimit(resource.RLIMIT_NPROC, (most_tasks, most_tasks))
             os.umask(0o077)
             if order["processors"]:
                 os.sched_setaffinity(0, order["processors"])
 
-        user = {} if order["uid"] is None else {"user": order["uid"], "group": order["gid"], "extra_groups": []}
+        return before_exec
+
+    def user(self) -> dict[str, Any]:
+        """Return whom a child becomes."""
+        order = self.order
+        return {} if order["uid"] is None else {"user": order["uid"], "group": order["gid"], "extra_groups": []}
+
+    def start(self) -> None:
+        """Start the server as its user, with its limits, and write both processes down."""
+        order, me = self.order, os.getpid()
         own = Path("/proc/self/oom_score_adj")
         before = own.read_text(encoding="ascii")
         with contextlib.suppress(OSError):
@@ -140,8 +190,8 @@ class Guardian:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=before_exec,  # noqa: PLW1509 # one thread
-                **user,
+                preexec_fn=self.tie(order["stop_signal"]),  # noqa: PLW1509 # one thread
+                **self.user(),
             )
         with contextlib.suppress(OSError):
             own.write_text(before, encoding="ascii")
@@ -157,24 +207,70 @@ class Guardian:
 
     def watch(self) -> None:
         """Return when drd is done or gone, or the server has expired."""
-        heard, told = b"", False
+        told = False
         while time.monotonic() < self.expires_at:
             if self.kept:
                 time.sleep(_LOOK_EVERY_S)
-            elif select.select([0], [], [], _LOOK_EVERY_S)[0]:
-                data = os.read(0, 64)
-                heard += data
-                self.kept = b"keep\n" in heard
-                if not data:
+            elif select.select([0], [], [], _LOOK_EVERY_S if self.command is None else _LOOK_EVERY_S / 5)[0]:
+                if not (data := os.read(0, 65536)):
                     return
+                *lines, self.heard = (self.heard + data).split(b"\n")
+                for line in lines:
+                    self.obey(line)
             elif os.getppid() != self.starter:  # a fork of drd may hold the pipe open
                 return
+            self.look_at_command()
             if not told and self.server.poll() is not None:
                 rose = _kernel_kills() > self.kills_before
                 self.write("ended.json", {"code": self.server.returncode, "why": self.why, "oom": rose})
                 told = True
             elif not told and time.monotonic() > self.measure_at:
                 self.measure()
+
+    def obey(self, line: bytes) -> None:
+        """Do what drd asks for while the server runs."""
+        word, _, rest = line.partition(b" ")
+        if word == b"keep":
+            self.kept = True
+        elif word == b"run" and self.command is None:
+            self.run(json.loads(rest))
+        elif word == b"stop" and self.command is not None:
+            _end_all(self.beside, 10.0)
+
+    def run(self, wanted: dict[str, Any]) -> None:
+        """Start a command as the server's user; its output goes to the pipe that is named."""
+        uid = os.geteuid() if self.order["uid"] is None else self.order["uid"]
+        self.report = wanted["report"]
+        try:
+            with Path(wanted["output"]).open("wb", buffering=0) as output:
+                self.command = subprocess.Popen(
+                    wanted["argv"],
+                    env=wanted["env"],
+                    cwd=self.order["cwd"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=self.tie(signal.SIGKILL, _tasks_of(uid) + self.order["pids"]),  # noqa: PLW1509 # one thread
+                    **self.user(),
+                )
+        except FileNotFoundError as error:
+            self.write(self.report, {"code": 127, "why": str(error)})
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self.write(self.report, {"code": 126, "why": str(error)})
+
+    def look_at_command(self) -> None:
+        """Once the command has ended, end what it left behind and report its exit code."""
+        if self.command is None or self.command.poll() is None:
+            return
+        code, self.command = self.command.returncode, None
+        _end_all(self.beside, 10.0)
+        self.write(self.report, {"code": code, "why": ""})
+
+    def beside(self) -> list[int]:
+        """Return the processes below the guardian that are not the server's."""
+        servers = {self.server.pid, *_family(self.server.pid)}
+        return [pid for pid in _family(os.getpid()) if pid not in servers]
 
     def measure(self) -> None:
         """Kill the server when it is over a limit."""
@@ -201,13 +297,7 @@ class Guardian:
             self.server.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.server.wait(self.order["grace_s"])
-        until = time.monotonic() + 10.0
-        while (family := _family(os.getpid())) and time.monotonic() < until:
-            for pid in family:  # what it forked and left: it came to the guardian, its subreaper
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self.server.poll()
-            time.sleep(0.01)
+        _end_all(lambda: list(_family(os.getpid())), 10.0)  # what it forked and left came to its subreaper
         self.server.poll()
 
     def remove(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,12 +33,34 @@ def have_image(client: Client, name: str, *, pull: bool, cancel: CancelToken) ->
         except docker.errors.ImageNotFound:
             if not pull:
                 raise ScratchError(f"the image {name} is not here, and pulling is off", hint=hint) from None
-    with mapped(f"pull the image {name}", hint):
-        for step in client.api.pull(name, tag=None if "@" in name else _tag(name), stream=True, decode=True):
-            cancel.raise_if_cancelled()
-            if "error" in step:
-                raise ScratchError(f"cannot pull the image {name}: {step['error']}", hint=hint)
+    _pull(client, name, hint, cancel)
+    with mapped(f"look for the image {name}", hint):
         return client.images.get(name)
+
+
+def _pull(client: Client, name: str, hint: str, cancel: CancelToken) -> None:
+    """Pull in a thread of its own: a registry that never answers keeps the engine waiting, and nobody else."""
+    failed: list[ScratchError] = []
+
+    def pull() -> None:
+        try:
+            with mapped(f"pull the image {name}", hint):
+                for step in client.api.pull(name, tag=None if "@" in name else _tag(name), stream=True, decode=True):
+                    if cancel.cancelled:
+                        return
+                    if "error" in step:
+                        failed.append(ScratchError(f"cannot pull the image {name}: {step['error']}", hint=hint))
+                        return
+        except ScratchError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=pull, name=f"pull {name}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        cancel.raise_if_cancelled()
+        thread.join(0.05)
+    if failed:
+        raise failed[0]
 
 
 def _tag(name: str) -> str | None:

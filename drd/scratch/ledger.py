@@ -68,7 +68,7 @@ def write_private(path: Path, text: str) -> None:
 
 def entry_of(folder: Path) -> Entry | None:
     """Read a ledger; None when there is none, or none that this drd understands."""
-    value = _json(folder / "ledger.json")
+    value = read(folder / "ledger.json")
     owner = Owner.from_json(value.get("owner"))
     engine, until, number = (value.get(name) for name in ("engine", "expires_at", "stop_signal"))
     if owner is None or not isinstance(engine, str) or not isinstance(until, str) or not isinstance(number, int):
@@ -83,21 +83,24 @@ def entry_of(folder: Path) -> Entry | None:
 def processes_of(folder: Path) -> dict[str, ProcessId]:
     """Return the guardian and the server as the guardian wrote them down; empty before it did."""
     found = {}
-    for name, value in _json(folder / "running.json").items():
+    for name, value in read(folder / "running.json").items():
         if isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) for number in value):
             found[name] = ProcessId(*[number for number in value if isinstance(number, int)])
     return found
 
 
-def reason_to_remove(folder: Path, now: datetime) -> str:
-    """Say why a folder may go: its drd is gone, or it has expired; empty while somebody may want it, and in doubt."""
+def reason_to_remove(folder: Path, now: datetime, *, kept_too: bool = False) -> str:
+    """Say why a folder may go: its drd is gone, or it has expired; empty while somebody may want it, and in doubt.
+
+    With ``kept_too`` nobody wants what was kept.
+    """
     entry = entry_of(folder)
     if entry is None:
         made = datetime.fromtimestamp(folder.stat().st_mtime, tz=now.tzinfo)
         return "it has no ledger" if now - made > _UNWRITTEN_GRACE else ""
     if now >= entry.expires_at:
         return "it had expired"
-    if (folder / "kept").exists():
+    if (folder / "kept").exists() and not kept_too:
         return ""
     return "its drd is gone" if entry.owner.fate() == "gone" else ""
 
@@ -118,7 +121,8 @@ def remove_tree(folder: Path) -> None:
         ) from error
 
 
-def _json(path: Path) -> dict[str, Json]:
+def read(path: Path) -> dict[str, Json]:
+    """Read a small document of a guardian's or drd's own; empty when it is not there, or not whole."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -128,4 +132,4 @@ def _json(path: Path) -> dict[str, Json]:
 
 def ended(folder: Path) -> dict[str, Json]:
     """Return how the guardian says the server ended (``code``, ``why``, ``oom``); empty while it runs."""
-    return _json(folder / "ended.json")
+    return read(folder / "ended.json")

@@ -28,6 +28,7 @@ from drd.errors import DrdError, ScratchError
 from drd.model import CheckItem, EngineKind, ScratchSpec
 from drd.protocols import Clock, ScratchServer
 from drd.scratch import ledger, owners
+from drd.scratch.commands import PATH
 from drd.scratch.lending import lent
 from drd.scratch.process_server import ProcessServer
 from drd.scratch.programs import Program, choose, programs
@@ -40,7 +41,6 @@ from drd.wording import size
 _GUARDIAN = Path(__file__).with_name("guardian.py")
 _LOOPBACK = "127.0.0.1"
 _ATTEMPTS = 4
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ProcessRuntime:
@@ -79,12 +79,15 @@ class ProcessRuntime:
         with lent(self._launch(recipe, spec, program, user, cancel)) as server:
             yield server
 
-    def reap(self) -> Sequence[str]:
-        """Remove what drds that are gone left below the root, and what has expired; running drds are left alone."""
+    def reap(self, *, kept: bool = False) -> Sequence[str]:
+        """Remove what drds that are gone left below the root, and what has expired; with ``kept``, what was kept too.
+
+        Servers of running drds are left alone.
+        """
         lines = []
         for folder in sorted(self._root.glob(f"{ledger.PREFIX}*")):
             try:
-                why = ledger.reason_to_remove(folder, self._now())
+                why = ledger.reason_to_remove(folder, self._now(), kept_too=kept)
             except FileNotFoundError:  # its own guardian was quicker
                 continue
             if not why:
@@ -251,7 +254,7 @@ def _guard(order: Mapping[str, object], folder: Path) -> subprocess.Popen[bytes]
 
 def _environment(program: Path, home: Path) -> dict[str, str]:
     return {
-        "PATH": f"{program.parent}:{_PATH}",
+        "PATH": f"{program.parent}:{PATH}",
         "HOME": str(home),
         "TMPDIR": str(home / "data"),
         "LANG": "C.UTF-8",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from pathlib import Path
 
 from drd.cancel import CancelToken
 from drd.errors import ScratchError
-from drd.model import ScratchEndpoint, ScratchSpec, Secret
+from drd.model import Json, ScratchEndpoint, ScratchSpec, Secret
 from drd.scratch import ledger, owners
-from drd.scratch.commands import bounded_output
+from drd.scratch.commands import PATH, guarded_run
 from drd.scratch.programs import Program
 from drd.scratch.ready import last_words
 from drd.scratch.recipes.recipe import Place, Recipe
@@ -110,32 +109,24 @@ class ProcessServer:
         return ""
 
     def run(self, argv: Sequence[str], cancel: CancelToken) -> tuple[int, str]:
-        """Run a command as the server's user in its folder."""
+        """Let the guardian run a command as the server's user in its folder, under the server's limits."""
         home = self._folder / "server"
-        pdeathsig = [found, "--pdeathsig", "KILL", "--"] if (found := shutil.which("setpriv")) else []
-        path = f"{self._program.path.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        try:
-            process = subprocess.Popen(
-                [*pdeathsig, *argv],
-                cwd=home,
-                env={
-                    "PATH": path,
-                    "HOME": str(home),
-                    "LANG": "C.UTF-8",
-                    "DRD_SCRATCH_URL": self.endpoint.url,
-                    "DRD_SCRATCH_PASSWORD": self._place.password,
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                user=self._user.pw_uid if self._user else None,
-                group=self._user.pw_gid if self._user else None,
-                extra_groups=[] if self._user else None,
-            )
-        except OSError as error:
-            raise ScratchError(f"cannot run {argv[0]} beside the scratch server: {error.strerror}") from error
-        return bounded_output(process, cancel)
+        order: dict[str, Json] = {
+            "argv": list(argv),
+            "env": {
+                "PATH": f"{self._program.path.parent}:{PATH}",
+                "HOME": str(home),
+                "LANG": "C.UTF-8",
+                "DRD_SCRATCH_URL": self.endpoint.url,
+                "DRD_SCRATCH_PASSWORD": self._place.password,
+            },
+        }
+        if self._guardian.stdin is None or self._guardian.poll() is not None or self.death():
+            raise ScratchError(f"cannot run {argv[0]} beside the scratch server: {self.death() or 'it has ended'}")
+        code, output = guarded_run(self._guardian, self._folder, order, cancel)
+        if code is None:
+            raise ScratchError(f"the guardian of the scratch server ended while {argv[0]} ran: {self.death()}")
+        return code, output
 
     def keep(self) -> None:
         """Leave it to its guardian until it expires."""

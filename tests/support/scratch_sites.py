@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import sys
 import tarfile
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from drd.scratch.docker import DockerRuntime
 from drd.scratch.process import ProcessRuntime
 from drd.scratch.recipes import RECIPES
 from drd.scratch.recipes.recipe import numbers
+from tests.support.drill_site import SESSION
 
 ENGINES: tuple[EngineKind, ...] = ("postgres", "redis", "clickhouse")
 VERSIONS: dict[EngineKind, str] = {"postgres": "15.3", "redis": "7.0.1", "clickhouse": standins.CLICKHOUSE_VERSION}
@@ -44,7 +46,7 @@ def spec(engine: EngineKind, **changes: Any) -> ScratchSpec:
         "pids": 4000,
         "disk_bytes": 2 << 30,
         "expires_s": 600.0,
-        "labels": {"drill": "contract", "run": "r1"},
+        "labels": {"drill": f"contract-{SESSION}", "run": "r1"},
     }
     return ScratchSpec(**{**values, **changes})
 
@@ -112,12 +114,18 @@ class DockerSite:
         return docker_runtime(self.host, self.images, later_s=later_s, **options)
 
     def leftovers(self) -> list[str]:
-        """Return containers, networks and volumes that are a scratch server's by name, whatever their labels say."""
+        """Return containers, networks and volumes of this session's scratch servers, and volumes without a name.
+
+        Other sessions may use the same engine: what is theirs says so by the label of its drill.
+        """
         with closing(docker.DockerClient(base_url=self.host)) as client:
-            things = [*client.containers.list(all=True), *client.networks.list(), *client.volumes.list()]
-            names = [thing.name for thing in things]
+            containers = {thing.name: thing.labels for thing in client.containers.list(all=True, ignore_removed=True)}
+            others = [*client.networks.list(), *client.volumes.list()]
             unnamed = [volume.name for volume in client.volumes.list(filters={"dangling": True})]
-        return [name for name in names if name.startswith(("drd-scratch-", "drd-kept-"))] + unnamed
+        things = [*containers.items(), *((thing.name, thing.attrs.get("Labels") or {}) for thing in others)]
+        drills = ((name, labels.get("drd.scratch.label.drill", SESSION)) for name, labels in things)
+        mine = [name for name, drill in drills if name.startswith(("drd-scratch-", "drd-kept-")) and SESSION in drill]
+        return mine + [name for name in unnamed if re.fullmatch("[0-9a-f]{64}", name)]
 
     def remove(self, name: str) -> None:
         """Remove a container by force, as a person might."""

@@ -61,7 +61,8 @@ class StandinRuntime:
         finally:
             self.running -= 1
 
-    def reap(self) -> Sequence[str]:
+    def reap(self, *, kept: bool = False) -> Sequence[str]:
+        del kept
         return ()
 
     def check(self) -> Sequence[CheckItem]:

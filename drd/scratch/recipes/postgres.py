@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from urllib.parse import quote, urlencode
 
 import psycopg
 
@@ -10,6 +11,7 @@ from drd.model import EngineKind
 from drd.scratch.recipes.recipe import USER, NotReady, Place, Recipe
 
 _MIB = 1 << 20
+_HERE = {"sslmode": "disable", "target_session_attrs": "any", "options": "-c default_transaction_read_only=off"}
 # $1 user, $2 folder of the files, $3 server program, $4 data folder
 _INITDB = (
     'initdb=$(dirname "$(command -v "$3")")/initdb; "$initdb" --username="$1" --pwfile="$2/password" --encoding=UTF8 '
@@ -76,15 +78,13 @@ class PostgresRecipe(Recipe):
         return ["/bin/sh", "-c", _INITDB, "drd-scratch", USER, str(place.folder), program, str(place.data)]
 
     def url(self, host: str, port: int) -> str:
-        """Return a libpq URL."""
-        return f"postgresql://{USER}@{host}:{port}/postgres"
+        """Return a libpq URL that leaves nothing to the environment (PGHOSTADDR, PGSSLMODE, PGSERVICE, PGOPTIONS)."""
+        return f"{_address(host, port)}?{urlencode(_HERE | {'hostaddr': host}, quote_via=quote)}"
 
     def ask(self, host: str, port: int, password: str) -> str:
         """Log in over TCP and read the version."""
         try:
-            with psycopg.connect(
-                host=host, port=port, user=USER, password=password, dbname="postgres", connect_timeout=5
-            ) as connection:
+            with psycopg.connect(self.url(host, port), password=password, connect_timeout=5) as connection:
                 row = connection.execute("SHOW server_version").fetchone()
         except psycopg.Error as error:
             raise NotReady(str(error).strip().splitlines()[-1]) from error
@@ -92,4 +92,8 @@ class PostgresRecipe(Recipe):
 
     def connect(self, host: str, port: int, password_from: str) -> str:
         """Return a psql line."""
-        return f'PGPASSWORD="$({password_from})" psql "{self.url(host, port)}"'
+        return f'PGPASSWORD="$({password_from})" psql "{_address(host, port)}"'
+
+
+def _address(host: str, port: int) -> str:
+    return f"postgresql://{USER}@{host}:{port}/postgres"
