@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,13 +12,14 @@ from decimal import Decimal, InvalidOperation
 
 from drd.cancel import CancelToken
 from drd.drills.suite import Expectation, Objectives, Suite, SuiteCheck
-from drd.errors import ConfigError, IntegrityError, QuestionError
+from drd.errors import ConfigError, DrdError, IntegrityError, QuestionError
 from drd.model import Answer, Cell, Difference, Finding, Question
 from drd.protocols import ScratchServer
 from drd.wording import when
 
 MAX_TEXT = 240
 MAX_NAMED = 5
+_QUOTE = re.compile("[\"'`]")
 _WORDS = {
     "equals": "equal to",
     "not_equals": "not equal to",
@@ -31,6 +34,26 @@ def short(value: object, limit: int = MAX_TEXT) -> str:
     """Return a value as one printable line of bounded length."""
     text = "".join(c if c.isprintable() else " " for c in str(value))
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def without_data(text: str, asked: Sequence[str]) -> str:
+    """Return a server's complaint without what it quotes, unless the question has it: the rest may come from a row.
+
+    From the first such quotation to the last mark of its kind, since what is quoted may hold that mark itself.
+    """
+    known = " ".join(asked)
+    out, at = [], 0
+    while (opening := _QUOTE.search(text, at)) is not None:
+        mark, start = opening[0], opening.start()
+        end = text.find(mark, start + 1)
+        if end >= 0 and (inner := text[start + 1 : end]) and inner in known:
+            out.append(text[at : end + 1])
+            at = end + 1
+            continue
+        last = text.rfind(mark)
+        out += [text[at:start], f"{mark}…{mark}"]
+        at = (last if last > start else len(text)) + 1
+    return "".join([*out, text[at:]])
 
 
 def fingerprint_finding(name: str, differences: Sequence[Difference], held: str) -> Finding:
@@ -84,9 +107,13 @@ class SuiteChecks:
             answer = self._ask(replace(check.question, limit_rows=max(check.question.limit_rows, 2)))
             return self._judge(check, check.expectation, answer)
         except (QuestionError, ConfigError) as error:
-            return Finding(check.name, "unverified", short(f"{error.message}{_hint(error.hint)}", 600))
+            return Finding(check.name, "unverified", short(f"{self._said(check, error)}{_hint(error.hint)}", 600))
         except IntegrityError as error:
-            return Finding(check.name, "failed", short(error.message, 600))
+            return Finding(check.name, "failed", short(self._said(check, error), 600))
+
+    def _said(self, check: SuiteCheck, error: DrdError) -> str:
+        words = (*check.question.words, check.question.database or "") if check.question else ()
+        return error.message if self._suite.show_rows else without_data(error.message, words)
 
     def _command(self, check: SuiteCheck) -> Finding:
         code, output = self._server.run(check.command, self._cancel)
@@ -95,6 +122,9 @@ class SuiteChecks:
             return Finding(check.name, "passed", f"{check.command[0]} ended with 0{said}")
         if code in {126, 127}:
             return Finding(check.name, "unverified", f"{check.command[0]} could not be run (exit code {code})")
+        if code < 0 or 128 < code <= 128 + signal.NSIG:  # as shells and containers say it
+            name = f"signal {-code if code < 0 else code - 128}"
+            return Finding(check.name, "unverified", f"{check.command[0]} was ended by {name} and did not say{said}")
         return Finding(
             check.name, "failed", f"{check.command[0]} ended with {code}{said}", "exit code 0", f"exit code {code}"
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from drd.closing import Closing
+from drd.errors import Cancelled, DrdError
 from drd.protocols import ArtifactReader, ArtifactStream
 
 PHASES = ("choose", "provision", "fetch", "restore", "check")
@@ -48,6 +49,7 @@ class WaitingReader:
     """An artifact reader that knows how long nothing could go on because every open stream waited for the store.
 
     Thread-safe, as readers are. A stream that is open and not being read from is being worked on by the engine.
+    ``failure`` is the first error of a read: an engine that is left without data tells of its own trouble.
     """
 
     def __init__(self, artifacts: ArtifactReader, monotonic: Callable[[], float]) -> None:
@@ -58,6 +60,7 @@ class WaitingReader:
         self._waiting = 0
         self._since = 0.0
         self.waited_s = 0.0
+        self.failure: DrdError | None = None
 
     def names(self) -> Sequence[str]:
         """Return the artifact names."""
@@ -69,7 +72,8 @@ class WaitingReader:
 
     def open(self, name: str, *, start: int = 0, length: int | None = None) -> ArtifactStream:
         """Read an artifact or a range of it."""
-        stream = self._artifacts.open(name, start=start, length=length)
+        with self._noting():
+            stream = self._artifacts.open(name, start=start, length=length)
         self.count(streams=1)
         return _WaitingStream(stream, self)
 
@@ -88,9 +92,21 @@ class WaitingReader:
         """Count the block as waiting for the store."""
         self.count(waiting=1)
         try:
-            yield
+            with self._noting():
+                yield
         finally:
             self.count(waiting=-1)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except Cancelled:
+            raise
+        except DrdError as error:
+            with self._lock:
+                self.failure = self.failure or error
+            raise
 
 
 class _WaitingStream(Closing):

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from drd import wording
 from drd.cancel import CancelToken, deadline
 from drd.drills.checks import SuiteChecks, fingerprint_finding, short
 from drd.drills.phases import Phases, WaitingReader
-from drd.drills.suite import Drill
+from drd.drills.suite import Drill, SuiteCheck
 from drd.errors import Cancelled, DrdError, IntegrityError, QuestionError, ScratchError, TargetError, ToolError
 from drd.model import (
     Answer,
@@ -37,9 +38,9 @@ KEPT_S = 24 * 3600.0
 DEATH_WAIT_S = 2.0
 """How long a server that may have died is given to be seen dead: connections break before a runtime notices."""
 _RESOURCES = re.compile(
-    r"no space left|disk full|could not extend|out of memory|memory limit|not enough space|closed the connection|"
-    r"cannot reach|no connection to|connection refused|connection reset|in recovery mode|terminating connection|"
-    r"is not ready|lost the connection",
+    r"no space left|disk full|could not extend|out of memory|memory limit|maxmemory|not enough space|"
+    r"closed the connection|did not connect to|cannot reach|no connection to|connection refused|connection reset|"
+    r"in recovery mode|terminating connection|is not ready|lost the connection",
     re.IGNORECASE,
 )
 
@@ -76,6 +77,8 @@ class Trial:
     damage: bool = False
     newest: datetime | None = None
     connect: tuple[str, ...] = ()
+    reading: WaitingReader | None = None
+    looking_at: str = ""
 
     def carry_out(self, runtime: ScratchRuntime, bind: Bind) -> None:
         """Do it all; raises Cancelled alone, when a person interrupts. The scratch server is gone when it returns."""
@@ -88,14 +91,20 @@ class Trial:
                 except DrdError as error:
                     if cancel.expired:
                         raise ScratchError(
-                            f"the budget of {budget_s:.0f} s was used up in the phase {self.phases.now}",
+                            f"the budget of {wording.span(budget_s)} was used up in {self._where()}",
                             hint="raise budgets.time of the drill, or give the scratch server more cpus",
                         ) from error
                     raise
         except Cancelled:
             raise
         except DrdError as error:
+            for left in getattr(error, "__notes__", ()):  # such as a server that could not be removed
+                error.add_hint(left)
             self.error = error
+
+    def _where(self) -> str:
+        """Say what was being done."""
+        return f"the phase {self.phases.now}" + (f", at {self.looking_at}" if self.looking_at else "")
 
     def _refuse_over_budget(self) -> None:
         backup, budgets = self.choice.backup, self.drill.budgets
@@ -151,16 +160,20 @@ class Trial:
         )
 
     def _blamed(self, error: DrdError, server: ScratchServer) -> DrdError:
-        """Decide whose fault an error is: of a server that died or lacked room, of the store, or of the backup."""
-        if isinstance(error, IntegrityError):
-            self.damage = True
-            return error
+        """Decide whose fault an error is: of the store, of a server that died or lacked room, or of the backup.
+
+        What reading the backup ran into is the cause, whatever the engine says that was left without data.
+        """
+        cause = error if self.reading is None else self.reading.failure
+        if cause is not None:
+            self.damage = isinstance(cause, IntegrityError)
+            return cause
         if death := self._death(server):
             return ScratchError(
-                f"the scratch server ended in the phase {self.phases.now}: {death}",
-                hint="raise its limits (scratch.memory, budgets.disk), or look why it was stopped",
+                f"the scratch server ended in {self._where()}: {death}",
+                hint="raise limits.memory or budgets.disk of the drill, or look why it was stopped",
             )
-        self.damage = isinstance(error, (TargetError, ToolError)) and not _RESOURCES.search(error.message)
+        self.damage = isinstance(error, (IntegrityError, TargetError, ToolError)) and not _lacks_room(error)
         return error
 
     def _death(self, server: ScratchServer) -> str:
@@ -176,7 +189,7 @@ class Trial:
                 ctx = stack.enter_context(ports.work(backup.source, backup.id, ancestors=self.choice.ancestors))
                 artifacts = stack.enter_context(ports.reader(backup, cancel=ctx.cancel))
                 expected = read_fingerprint(artifacts)
-            waiting = WaitingReader(artifacts, ports.monotonic)
+            self.reading = waiting = WaitingReader(artifacts, ports.monotonic)
             reader = ObservedReader(waiting, Meter(ports.progress, backup.source, "restore", backup.plain_bytes))
             with self.phases.phase("restore"):
                 done = run_bounded(lambda: bound.engine.restore(backup, reader, ctx), ctx.cancel, RESTORE_GRACE_S)
@@ -200,7 +213,7 @@ class Trial:
                 self._ask(bound.examiner, ctx, server)
 
     def _examine(self, examiner: Examiner, reader: ObservedReader, ctx: WorkContext, server: ScratchServer) -> None:
-        looks = examiner.examine(self.choice.backup, reader, ctx)
+        looks, self.looking_at = examiner.examine(self.choice.backup, reader, ctx), "schema and integrity"
         while True:
             started = self.ports.monotonic()
             try:
@@ -222,13 +235,20 @@ class Trial:
         suite = SuiteChecks(
             self.drill.suite, self.drill.objectives, ask, server, started_at=self.started_at, cancel=ctx.cancel
         )
+
+        def make(check: SuiteCheck) -> Finding:
+            finding = suite.make(check)
+            if check.command and finding.outcome != "passed" and self._death(server):
+                raise ScratchError(f"{check.name}: {finding.detail}")  # which says nothing of the data
+            return finding
+
         for check in self.drill.suite.checks(backup.source, backup.engine):
-            self._look(check.name, lambda check=check: suite.make(check), server)  # type: ignore[misc]
+            self._look(check.name, lambda check=check: make(check), server)  # type: ignore[misc]
         self.newest = suite.newest
 
     def _look(self, name: str, look: Callable[[], Finding], server: ScratchServer) -> None:
         """Make one check; what it raises is its finding, unless the server is lost or the work must stop."""
-        started = self.ports.monotonic()
+        started, self.looking_at = self.ports.monotonic(), name
         try:
             finding = look()
         except Cancelled:
@@ -242,17 +262,20 @@ class Trial:
             raise error
         if not isinstance(error, (IntegrityError, QuestionError)) and self._death(server):
             raise error
-        damaged = isinstance(error, IntegrityError) or (
-            isinstance(error, TargetError) and not _RESOURCES.search(error.message)
-        )
+        damaged = isinstance(error, (IntegrityError, TargetError)) and not _lacks_room(error)
         text = short(f"{error.message}{f' ({error.hint})' if error.hint else ''}", 600)
         return Finding(name, "failed" if damaged else "unverified", text)
 
     def add(self, finding: Finding, duration_s: float = 0.0) -> None:
         """Note a finding with how long it took, and tell of it."""
-        timed = replace(finding, duration_s=duration_s)
+        timed = replace(finding, name=short(finding.name), duration_s=duration_s)  # a suite's words go to terminals
         self.findings.append(timed)
         self.found(timed)
+
+
+def _lacks_room(error: DrdError) -> bool:
+    """Whether an error of a server speaks of its memory, its disk or its connections rather than of the data."""
+    return not isinstance(error, IntegrityError) and _RESOURCES.search(error.message) is not None
 
 
 def _restored(done: RestoreResult) -> Finding:

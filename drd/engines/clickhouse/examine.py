@@ -23,6 +23,7 @@ from drd.protocols import ArtifactReader, WorkContext
 
 SCHEMA, TABLES = "schema", "CHECK TABLE"
 _MAX_NAMED = 5
+_MOST_BYTES = 16 << 20
 _CHECKABLE = frozenset({"Log", "TinyLog", "StripeLog"})
 _UUID = re.compile(r" (TO INNER )?UUID '[0-9a-f-]{36}'")
 # Source of the numbers: src/Common/ErrorCodes.cpp of ClickHouse.
@@ -67,7 +68,13 @@ class ClickHouseExaminer:
         if question.kind != "sql":
             raise QuestionError(f"a ClickHouse source is asked in sql, not {question.kind}")
         ctx.cancel.raise_if_cancelled()
-        options = {"readonly": 2, "max_result_rows": question.limit_rows + 1, "result_overflow_mode": "break"}
+        options = {
+            "readonly": 2,
+            "max_result_rows": question.limit_rows + 1,
+            "max_result_bytes": _MOST_BYTES,
+            "result_overflow_mode": "break",
+            "max_block_size": 1024,  # it stops at the end of a block
+        }
         try:
             found = self._server.rows(question.words[0], settings=options)
         except ServerRefusal as refusal:

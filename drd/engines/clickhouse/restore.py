@@ -32,6 +32,7 @@ from drd.errors import DrdError, IntegrityError, TargetError, TargetNotEmpty
 from drd.model import Backup, Notice, Progress, RestoreResult, TargetState
 from drd.protocols import ArtifactReader, WorkContext
 
+_NO_ROOM = frozenset({173, 241, 243})  # cannot allocate, memory limit, not enough space (src/Common/ErrorCodes.cpp)
 _MERGES = ("MERGES", "TTL MERGES")
 _APPENDS = r"(?s)\sREFRESH\s+(EVERY|AFTER)\s.*\sAPPEND\s"  # may say so of a view whose query only speaks of it
 
@@ -355,6 +356,8 @@ def check_table(query: LongQuery, name: tuple[str, str], ctx: WorkContext) -> No
     try:
         rows = query.lines(f"CHECK TABLE {table(*name)}", {"check_query_single_value_result": 0})
     except ServerRefusal as refusal:
+        if refusal.number in _NO_ROOM:
+            raise
         raise IntegrityError(
             f"CHECK TABLE {shown(*name)} failed: {refusal}", hint="drd verify --deep the backup"
         ) from None

@@ -111,6 +111,7 @@ class Endpoint:
         info = session.info
         chosen = {k: v for k, v in self.parameters.items() if k not in {"target_session_attrs", "load_balance_hosts"}}
         chosen |= {"host": info.host, "port": str(info.port), "user": info.user, "dbname": info.dbname}
+        chosen["target_session_attrs"] = "any"  # or the environment would choose (PGTARGETSESSIONATTRS)
         chosen.pop("hostaddr", None)
         if info.hostaddr and not info.host.startswith("/"):
             chosen["hostaddr"] = info.hostaddr

@@ -7,12 +7,14 @@ tables, columns, indexes, constraints, functions, owners, grants, each with its 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -87,13 +89,15 @@ class PostgresExaminer:
             try:
                 session.execute('SET search_path TO "$user", public')
                 session.execute("BEGIN READ ONLY")
-                cursor = session.execute(question.words[0].encode())
-                rows = cursor.fetchmany(question.limit_rows + 1) if cursor.description else None
+                # Row by row, as the answer may be a whole table; and by the protocol that takes one statement alone.
+                answer: Any = session.cursor().stream(question.words[0].encode())
+                with contextlib.closing(answer):
+                    rows = list(itertools.islice(answer, question.limit_rows + 1))
             except psycopg.Error as error:
                 ctx.cancel.raise_if_cancelled()
+                if isinstance(error, psycopg.ProgrammingError) and not error.sqlstate:
+                    raise QuestionError("the statement gives no rows", hint="ask with SELECT") from error
                 raise _refusal(error) from error
-        if rows is None:
-            raise QuestionError("the statement gives no rows", hint="ask with SELECT")
         shown = tuple(tuple(_cell(value) for value in row) for row in rows[: question.limit_rows])
         return Answer(shown, len(rows) > question.limit_rows)
 
@@ -209,11 +213,12 @@ class PostgresExaminer:
 
 
 def _run(argv: list[str], endpoint: Endpoint, ctx: WorkContext) -> None:
-    """Run a client tool to its end; raises IntegrityError with its complaint when it fails."""
+    """Run a client tool to its end; raises IntegrityError with its complaint when it fails on a server that is well."""
     with guarded(argv, cancel=ctx.cancel, env=endpoint.environment()) as child:
         code = child.process.wait()
         ctx.cancel.raise_if_cancelled()
         if code:
+            endpoint.connect().close()  # or that it is gone is what is wrong
             raise IntegrityError(f"{Path(argv[0]).name} ended with {code}: {complaint(child.stderr_tail())}")
 
 
@@ -258,6 +263,8 @@ def _refusal(error: psycopg.Error) -> DrdError:
         return IntegrityError(f"the server cannot read its data: {text}")
     if not state or state.startswith(("08", "57P")):
         return TargetError(f"lost the connection to the scratch server: {text}")
+    if state.startswith("P0"):
+        text = f"a function of the database raised an error of its own ({state})"  # which may quote any row
     return QuestionError(f"the server does not take the question: {text}", hint="correct the suite")
 
 

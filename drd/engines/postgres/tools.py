@@ -22,6 +22,7 @@ _SYSTEM_FOLDERS = (
     "/usr/libexec/postgresql{major}",  # Alpine
     "/usr/local/pgsql/bin",  # built from source
 )
+_QUOTED_VALUE = re.compile(r"(invalid input (?:syntax|value) for [^:]+: |field value out of range: )\".*")  # of a row
 _NEWEST_MAJOR = 30  # how far ahead to look for a newer client
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)(\S*)")
 
@@ -160,4 +161,5 @@ def complaint(stderr: str) -> str:
 def _brief(text: str) -> str:
     text = re.sub(r"^(?:query failed|could not execute query|connection to server .*? failed): ", "", text.strip())
     text = re.sub(r"^(?:ERROR|FATAL):\s+", "", text)
+    text = _QUOTED_VALUE.sub(r"\1…", text)
     return text if len(text) <= 300 else text[:297] + "…"
