@@ -204,6 +204,20 @@ def _broken_references(config: Config) -> Iterator[str]:
                 yield error.message
         elif isinstance(value, Path) and path.endswith(("ca_file", "cert_file", "key_file")) and not value.is_file():
             yield f"{path}: no file {value}"
+        elif isinstance(value, Path) and path.startswith("drills.") and path.endswith(".suite"):
+            yield from _broken_suite(path, value)
+
+
+def _broken_suite(path: str, file: Path) -> Iterator[str]:
+    """Say what is wrong with a drill's suite, a line a problem."""
+    from drd.config_suite import load_suite  # noqa: PLC0415 - models that nobody else needs
+
+    try:
+        load_suite(file)
+    except ConfigError as error:
+        first, *more = error.message.splitlines()
+        yield f"{path}: {first}"
+        yield from (f"{path}: {file}: {line.strip()}" for line in more)
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -27,7 +27,7 @@ from drd.config_alertmanager import AlertmanagerConfig
 from drd.config_chains import IncrementalConfig
 from drd.config_daemon import DaemonConfig, ScheduleConfig
 from drd.config_drills import DrillConfig, ScratchConfig
-from drd.config_retention import OddnessConfig, RetentionConfig
+from drd.config_retention import DrillHistoryConfig, OddnessConfig, RetentionConfig
 from drd.config_sources import SourceConfig
 from drd.config_urls import KeylessHttpUrl
 from drd.config_values import (
@@ -312,6 +312,9 @@ class Config(Section):
     )
     retention: RetentionConfig = Field(
         default_factory=RetentionConfig, description="What drd prune keeps of every source without rules of its own."
+    )
+    drill_history: DrillHistoryConfig = Field(
+        default_factory=DrillHistoryConfig, description="What drd prune keeps of the reports of each drill."
     )
     oddness: OddnessConfig = Field(
         default_factory=OddnessConfig, description="When a backup is oddly small, for sources that do not say."

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, model_validator
 
 from drd.config_values import Count, Duration, Section, Share, refuse
+from drd.drills import keeping
 from drd.repository.retention import Policy
 
 
@@ -65,6 +66,19 @@ class RetentionConfig(RetentionRules):
     auto: bool = Field(
         default=False, description="Prune a source after each successful backup of it, never after a failed one."
     )
+
+
+class DrillHistoryConfig(Section):
+    """What drd prune keeps of the reports of each drill, besides the proof of every backup that exists."""
+
+    keep_last: Annotated[Keep, Field(ge=1)] = Field(default=100, description="How many of its newest reports stay.")
+    keep_within: Duration = Field(
+        default=timedelta(days=365), description="All reports of this long before its newest one stay."
+    )
+
+    def policy(self) -> keeping.Policy:
+        """Return the rules as they are decided by."""
+        return keeping.Policy(self.keep_last, self.keep_within)
 
 
 class OddnessConfig(Section):

@@ -10,14 +10,15 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from drd import wording
 from drd.config import Config
 from drd.config_drills import DrillConfig, RuntimeName
 from drd.config_suite import load_suite
 from drd.drills.suite import DEFAULT_NAME, Drill, Suite
 from drd.errors import ConfigError, ScratchError
-from drd.model import Backup, ScratchEndpoint
+from drd.model import Backup, CheckItem, EngineKind, ScratchEndpoint
 from drd.ops.trial import Bind, Bound
 
 if TYPE_CHECKING:  # runtimes are imported when a drill wants one
@@ -69,6 +70,47 @@ def scratch_runtime(config: Config, name: RuntimeName) -> ScratchRuntime:
         programs=dict(config.scratch.programs),
         run_as=config.scratch.user,
     )
+
+
+def clean_scratch(config: Config, only: RuntimeName | None) -> list[str]:
+    """Remove kept scratch servers, and what killed drds left, of one runtime or of all; return a line for each.
+
+    Raises ScratchError; an engine that is not there has nothing, unless it was asked for or a drill wants it.
+    """
+    lines: list[str] = []
+    asked = {only} if only else {settings.runtime for settings in config.drills.values()}
+    for name in ("process", "docker"):
+        if only not in {None, "auto", name}:
+            continue
+        try:
+            lines += scratch_runtime(config, name).reap(kept=True)
+        except ScratchError:
+            if name in asked:
+                raise
+    return lines
+
+
+def check_scratch(config: Config) -> list[CheckItem]:
+    """Say whether every configured drill could be run from here: its suite, and servers for the kinds of sources."""
+    items: list[CheckItem] = []
+    for name, settings in config.drills.items():
+        try:
+            suite = load_suite(settings.suite) if settings.suite else Suite()
+        except ConfigError as error:
+            items.append(CheckItem(f"drill {name}", "failed", error.message, error.hint))
+            continue
+        count = sum(map(len, (*suite.by_source.values(), *suite.by_engine.values())))
+        own = f"{wording.plural(count, 'check')} of {settings.suite}" if settings.suite else "no suite of its own"
+        items.append(CheckItem(f"drill {name}", "ok", own))
+    wanted = {source.type for source in config.sources.values()} or set(get_args(EngineKind))
+    unwanted = tuple(f" {kind}" for kind in get_args(EngineKind) if kind not in wanted)
+    seen: set[str] = set()
+    for name in dict.fromkeys(settings.runtime for settings in config.drills.values()):
+        runtime = scratch_runtime(config, name)
+        if runtime.name not in seen:
+            seen.add(runtime.name)
+            items += [item for item in runtime.check() if not item.name.endswith(unwanted)]
+    return items
 
 
 def _docker(config: Config) -> ScratchRuntime:

@@ -19,8 +19,8 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         "check",
         help="check store, sources, tools and keys",
         parents=[common],
-        description="Look at the store, the keys, the spool, every source and every Alertmanager: one line an item, "
-        "with a remedy.",
+        description="Look at the store, the keys, the spool, every source, every Alertmanager and what drills need: "
+        "one line an item, with a remedy.",
     )
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="sources to check (all of the configuration)")
     parser.set_defaults(run=run)
@@ -28,11 +28,13 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Session) -> int:
     """Check and print; exit 0 unless an item failed: 12 for the store, 13 for a source, 2 for the rest."""
+    from drd import wiring_drills
     from drd.ops.check import CheckReport, check
 
     services = session.services
     found = check(services.ports, services.sources(args.sources))
-    report = CheckReport((*found.items, *session.notifier.check()))
+    drills = wiring_drills.check_scratch(session.config) if not args.sources else []
+    report = CheckReport((*found.items, *session.notifier.check(), *drills))
     if session.as_json:
         documents.emit(documents.check_report(report))
     else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what a document is made of was imported by whoever made it;
     from drd.ops.check import CheckReport
     from drd.ops.coverage import Coverage
     from drd.ops.prune import PruneReport
+    from drd.ops.prune_drills import PrunedReports
     from drd.ops.restore import RestoreReport
     from drd.ops.status import StatusReport
     from drd.ops.verify import VerifyReport
@@ -228,6 +229,25 @@ def prune_report(report: PruneReport) -> dict[str, Json]:
         "left_alone": list(report.left_alone),
         "errors": [{"source": source.source, **error(source.error)} for source in report.sources if source.error],
     }
+
+
+def pruned_reports(reports: PrunedReports) -> dict[str, Json]:
+    """Return what ``prune`` says of drill reports."""
+    until = {item.id: item.until for item in reports.locked}
+    remove: list[Json] = [
+        {
+            "run": item.id,
+            "drill": item.drill,
+            "reason": item.reason,
+            "removed": item.id in reports.removed,
+            "locked_until": moment(until.get(item.id)),
+        }
+        for item in reports.decision.remove
+    ]
+    keep: list[Json] = [
+        {"run": item.id, "drill": item.drill, "reasons": list(item.reasons)} for item in reports.decision.keep
+    ]
+    return {"drill_reports": {"keep": keep, "remove": remove, "error": error(reports.error) if reports.error else None}}
 
 
 def check_report(report: CheckReport) -> dict[str, Json]:

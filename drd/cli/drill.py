@@ -29,7 +29,7 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         description="Restore backups into throw-away servers from the store and the identity alone, read everything "
         "back, compare it with the fingerprint taken at backup time, and keep a report in the store.",
     )
-    actions = parser.add_subparsers(metavar="now|list|show|validate", required=True)
+    actions = parser.add_subparsers(metavar="now|list|show|clean|validate", required=True)
     now = actions.add_parser(
         "now",
         parents=[common],
@@ -57,6 +57,15 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
     show.add_argument("run_id", metavar="RUN", help="its id, or the end of it (drd drill list)")
     show.add_argument("--html", metavar="FILE", help="write the report as one self-contained page")
     show.set_defaults(run=run_show)
+    clean = actions.add_parser(
+        "clean",
+        parents=[common],
+        help="remove the scratch servers that were kept, and what killed runs left",
+        description="Remove the scratch servers that --keep left running, and whatever a killed drd left behind. "
+        "Drills that run now are not touched.",
+    )
+    clean.add_argument("--runtime", choices=RUNTIMES, help="only of this runtime")
+    clean.set_defaults(run=run_clean)
     validate = actions.add_parser("validate", parents=[common], help="check suite files, or those of the configuration")
     validate.add_argument("files", nargs="*", metavar="FILE", help="suites (restore_drills/*.yaml)")
     validate.set_defaults(run=run_validate)
@@ -189,6 +198,18 @@ def run_show(args: argparse.Namespace, session: Session) -> int:
         print(f"{render.mark('ok')} {args.html}")
     else:
         print(drill_report.run_text(found))
+    return 0
+
+
+def run_clean(args: argparse.Namespace, session: Session) -> int:
+    """Remove kept servers and leftovers; say what was removed."""
+    from drd import wiring_drills
+
+    lines = wiring_drills.clean_scratch(session.config, args.runtime)
+    if session.as_json:
+        documents.emit({"removed": list(lines)})
+    else:
+        print("\n".join(f"{render.mark('ok')} {line}" for line in lines) or f"{render.mark('ok')} nothing was left")
     return 0
 
 

@@ -108,7 +108,7 @@ def text(reports: Sequence[DrillReport]) -> str:
             lines += [render.error_lines(report.unrecorded), ""]
         for run_id, connect in report.connect:
             lines += [
-                f"{render.mark('warning')} kept for a day, run {run_id}:",
+                f"{render.mark('warning')} kept for a day, run {run_id}; sooner gone with: drd drill clean",
                 *(f"    {line}" for line in connect),
                 "",
             ]
@@ -196,7 +196,7 @@ def signature_text(found: RecordedRun) -> str:
 def list_document(found: Sequence[RecordedRun], backups: Mapping[str, Sequence[str]]) -> dict[str, Json]:
     """Return the document of ``drill list``: the runs, newest first, and how many backups of each source passed."""
     runs: list[Json] = [
-        run_document(item.run)
+        run_document(item.run) | {"believed": item.believed}
         if item.run
         else {"run": item.id, "drill": item.drill, "verdict": None, "problem": item.problem}
         for item in found
@@ -233,7 +233,7 @@ def _row(item: RecordedRun) -> tuple[str, ...]:
         run.drill,
         run.source,
         run.backup or "–",
-        _WORDS[run.verdict],
+        _WORDS[run.verdict] + ("" if item.believed else ", not trusted"),
         render.span(run.rto_s),
         render.span(run.rpo_s),
         render.size(run.plain_bytes),
@@ -244,7 +244,7 @@ def _proven(found: Sequence[RecordedRun], source: str) -> set[str]:
     return {
         item.run.backup
         for item in found
-        if item.run and item.run.source == source and item.run.verdict == "passed" and item.run.backup
+        if item.believed and item.run and item.run.source == source and item.run.verdict == "passed" and item.run.backup
     }
 
 

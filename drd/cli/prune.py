@@ -11,6 +11,7 @@ from drd.errors import PartialError
 
 if TYPE_CHECKING:  # pulls in the repository
     from drd.ops.prune import PrunedSource, PruneReport
+    from drd.ops.prune_drills import PrunedReports
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -30,34 +31,59 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Session) -> int:
     """Print the plan or what was done; exit 3 when some sources failed, or the code of a failure that all share."""
     from drd.ops.prune import prune
+    from drd.ops.prune_drills import prune_reports
 
     services = session.services
     with session.show_progress("prune"):
         report = prune(services.ports, services.policies(args.sources), apply=args.apply)
+        policy = session.config.drill_history.policy()
+        reports = prune_reports(services.ports, report, policy, apply=args.apply, sources=args.sources)
     telling.pruned(session.log, report)
     if session.as_json:
-        documents.emit(documents.prune_report(report))
+        documents.emit(documents.prune_report(report) | documents.pruned_reports(reports))
     else:
-        _print(report, everything=not args.sources)
-    if report.outcome == "ok":
-        return 0
-    if report.outcome == "partial":
-        return PartialError.exit_code
-    return next(source.error.exit_code for source in report.sources if source.error)
+        _print(report, reports, everything=not args.sources)
+    if report.outcome == "failed":
+        return next(source.error.exit_code for source in report.sources if source.error)
+    return 0 if report.outcome == "ok" and reports.error is None else PartialError.exit_code
 
 
-def _print(report: PruneReport, *, everything: bool) -> None:
+def _print(report: PruneReport, reports: PrunedReports, *, everything: bool) -> None:
     for source in report.sources:
         _print_source(source, applied=report.applied)
     if everything:
         for name in report.left_alone:
             print(f"{render.mark('warning')} {name} is in the store but not in the configuration; it was left alone")
+    _print_reports(reports)
     going = sum(len(source.decision.remove) - len(source.locked) for source in report.sources)
     orphans = sum(len(source.orphans) for source in report.sources)
-    if not report.applied and (going or orphans):
-        print(f"Nothing was removed. To remove {render.plural(going, 'backup')} and leftovers: drd prune --apply")
+    old = len(reports.decision.remove) - len(reports.locked)
+    if not report.applied and (going or orphans or old):
+        what = [render.plural(going, "backup")] * bool(going) + ["leftovers"] * bool(orphans)
+        what += [render.plural(old, "drill report")] * bool(old)
+        print(f"Nothing was removed. To remove {' and '.join(what)}: drd prune --apply")
     elif not report.applied:
         print(f"{render.mark('ok')} nothing to remove")
+
+
+def _print_reports(reports: PrunedReports) -> None:
+    """Say how many drill reports stay, and name those that go: there may be hundreds of the others."""
+    decision = reports.decision
+    if reports.error:
+        print(render.error_lines(reports.error))
+    if not decision.keep and not decision.remove:
+        return
+    stay = len(decision.keep) + len(reports.locked)
+    going = len(decision.remove) - len(reports.locked)
+    print(f"drill reports: {stay} stay, {going} {'went' if reports.applied else 'may go'}")
+    locked = {item.id: item.until for item in reports.locked}
+    for item in decision.remove:
+        name = f"{item.drill}/{item.id}"
+        if item.id in locked:
+            print(f"    locked  {name}  {item.reason}; locked by the store until {render.when(locked[item.id])}")
+            continue
+        word = "remove" if not reports.applied else ("removed" if item.id in reports.removed else "NOT removed")
+        print(f"    {word:<7} {name}  {item.reason}")
 
 
 def _print_source(source: PrunedSource, *, applied: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import TypeAlias
 
 from drd.drills import report
@@ -28,7 +28,8 @@ Place: TypeAlias = tuple[str, str]
 class RecordedRun:
     """A report as it lies in the store: what it says, or the ``problem`` with it. Exactly one of both is set.
 
-    ``signer`` is the known key that signed it, None when nobody known did; ``signed`` whether there is a signature.
+    ``signer`` is the known key that signed it, None when nobody known did; ``signed`` whether there is a signature;
+    ``believed`` whether it is proof: signed by a trusted key, where there are any.
     """
 
     drill: str
@@ -37,6 +38,7 @@ class RecordedRun:
     problem: str | None
     signer: str | None = None
     signed: bool = False
+    believed: bool = True
 
 
 class History:
@@ -56,6 +58,16 @@ class History:
         if signature is not None:  # first: a report is never there without it
             self._store.put(key + _SIGNATURE_ENDING, signature)
         self._store.put(key, data, if_absent=True)
+
+    def remove(self, drill: str, run_id: str) -> None:
+        """Remove a report, then its signature: a report is never there without it. What is gone already is fine."""
+        key = layout.drill_key(drill, run_id)
+        self._store.delete([key])
+        self._store.delete([key + _SIGNATURE_ENDING])
+
+    def locked_until(self, drill: str, run_id: str) -> datetime | None:
+        """Return until when the store's object lock holds a report; raises ObjectMissing."""
+        return self._store.stat(layout.drill_key(drill, run_id)).locked_until
 
     def newest_first(self, drill: str | None = None) -> Iterator[RecordedRun]:
         """Yield the runs of one drill or of all, newest first; read as they are asked for, a few ahead."""
@@ -101,13 +113,13 @@ class History:
         }
 
     def last_of(self, sources: Iterable[str]) -> dict[str, DrillRun]:
-        """Return the newest readable run of each source; reads no older ones than it must."""
+        """Return the newest run of each source that is believed; reads no older ones than it must."""
         missing = set(sources)
         out: dict[str, DrillRun] = {}
         if not missing:
             return out
         for found in self.newest_first():
-            if found.run is not None and found.run.source in missing:
+            if found.run is not None and found.run.source in missing and self.is_believed(found):
                 out[found.run.source] = found.run
                 missing.discard(found.run.source)
                 if not missing:
@@ -116,7 +128,7 @@ class History:
 
     def is_believed(self, found: RecordedRun) -> bool:
         """Whether a report is proof: signed by a trusted key, where there are any."""
-        return self._signing.trust is None or found.signer in self._signing.trust.public_keys
+        return found.believed
 
     def _read(self, drill: str, run_id: str) -> RecordedRun | None:
         key = layout.drill_key(drill, run_id)
@@ -134,7 +146,8 @@ class History:
             return RecordedRun(drill, run_id, None, f"{key} is the report of {run.drill}/{run.id}")
         signature = self._signature(key)
         signer = None if signature is None else self._signing.signer_of(data, signature)
-        return RecordedRun(drill, run_id, run, None, signer, signature is not None)
+        believed = self._signing.trust is None or signer in self._signing.trust.public_keys
+        return RecordedRun(drill, run_id, run, None, signer, signature is not None, believed)
 
     def _signature(self, key: str) -> bytes | None:
         """Return the signature beside a report; not looked for where nobody could judge it."""
