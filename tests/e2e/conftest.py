@@ -4,7 +4,8 @@
 with a ``drd.yaml``, an age key pair and a fresh store; every run of it is searched for secrets. ``backed_up`` is a
 local store with one backup of each source, made once; ``copied`` is a test's own copy of it. ``targets`` are where to
 restore into, empty at the start of a test and emptied after it. ``scratch_root`` is where scratch servers of
-drills live; nothing may be left there.
+drills live; nothing may be left there. ``runtime`` is each scratch runtime in turn, ``docker_runtime`` the one of
+containers; ``make_drill`` makes a site with one drill. ``heavy`` is a backup whose data grow when they are restored.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pyrage
 import pytest
+import yaml
 
 from devstack import truth
 from devstack.postgres import Postgres
@@ -25,11 +27,13 @@ from devstack.server import private_file
 from devstack.stack import Stack
 from devstack.workspace import Workspace
 from tests.support.drd_site import Site
-from tests.support.drill_site import left_behind
+from tests.support.drill_site import ONE, Runtime, left_behind, with_drills
 from tests.support.services import present
 from tests.support.trading_site import BackedUp, Platform, Targets
 
 MakeSite: TypeAlias = Callable[..., Site]
+MakeDrill: TypeAlias = Callable[..., Site]
+HEAVY, MARK = ("heavy-postgres", "heavy-redis"), "a-row-nobody-may-see"
 
 
 @pytest.fixture(scope="session")
@@ -108,3 +112,79 @@ def scratch_root() -> Iterator[Path]:
     left = left_behind(folder / "scratch")
     shutil.rmtree(folder)
     assert left == []
+
+
+@pytest.fixture
+def make_drill(copied: Site, scratch_root: Path) -> MakeDrill:
+    """Give ``make_drill(source, *checks, **settings)``: a site whose only drill is of one source, with such a suite."""
+
+    def make(source: str, *checks: dict[str, Any], **settings: Any) -> Site:
+        if checks:
+            settings["suite"] = write_suite(copied, source, *checks)
+        return with_drills(copied, scratch_root, **{ONE: {"sources": [source], "runtime": "process", **settings}})
+
+    return make
+
+
+def write_suite(site: Site, source: str, *checks: dict[str, Any], **more: Any) -> str:
+    """Write a suite of checks of one source into the site's folder; return its path."""
+    suite = site.folder / "suite.yaml"
+    document = {"version": 1, "sources": {source: list(checks)}, **more}
+    suite.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return str(suite)
+
+
+@pytest.fixture
+def process_runtime(scratch_root: Path) -> Runtime:
+    """Give the runtime of plain processes."""
+    return Runtime("process", {}, lambda: left_behind(scratch_root))
+
+
+@pytest.fixture(scope="session")
+def docker_runtime(docker_host: str) -> Runtime:
+    """Give the runtime of containers, with images that are here."""
+    from tests.support.scratch_sites import DockerSite  # its library is an extra
+
+    with present():
+        containers = DockerSite(docker_host)
+    settings = {"docker": {"host": docker_host, "images": dict(containers.images), "pull": False}}
+    return Runtime("docker", settings, containers.leftovers)
+
+
+@pytest.fixture(params=["process", "docker"])
+def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    """Give each scratch runtime in turn; nothing of a test may be left in it."""
+    found: Runtime = request.getfixturevalue(f"{request.param}_runtime")
+    yield found
+    assert found.left() == []
+
+
+@pytest.fixture(scope="session")
+def heavy(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Give a site with backups of a few MB that need hundreds of them once they are restored; copy, do not change it.
+
+    PostgreSQL: a generated column that was short when the rows were written and is long now. Redis: long runs of one
+    byte, which a snapshot compresses.
+    """
+    folder = tmp_path_factory.mktemp("heavy")
+    database = platform.postgres.fresh_database()
+    with platform.postgres.connect(database) as session:
+        session.execute("CREATE FUNCTION pad(int) RETURNS text IMMUTABLE LANGUAGE sql AS $$ SELECT '' $$")
+        session.execute("CREATE TABLE heavy (id int, name text, pad text GENERATED ALWAYS AS (pad(id)) STORED)")
+        session.execute("ALTER TABLE heavy ALTER pad SET STORAGE EXTERNAL")
+        session.execute("INSERT INTO heavy SELECT n, %s || n FROM generate_series(1, 25000) n", (MARK,))
+        long = "SELECT pg_catalog.repeat(pg_catalog.md5($1::pg_catalog.text), 200)"
+        session.execute(f"CREATE OR REPLACE FUNCTION pad(int) RETURNS text IMMUTABLE LANGUAGE sql AS $$ {long} $$")
+    with platform.redis_target.client() as client:
+        for number in range(300):
+            client.setrange(f"heavy:{number}", 1_000_000, b"x")
+    config = platform.sources()
+    site = platform.site(folder, {"type": "local", "path": str(folder / "store")}, (), new_key(folder))
+    site.config["sources"] = {
+        HEAVY[0]: {**config["trading-postgres"], "url": platform.postgres.url(database)},
+        HEAVY[1]: {**config["trading-redis"], "url": platform.redis_target.url},
+    }
+    site("backup", "now").succeeds()
+    platform.redis_target.flush()
+    yield site
+    platform.postgres.drop_database(database)

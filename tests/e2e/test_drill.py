@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.drd_site import Site
-from tests.support.drill_site import TRADING_SUITE, with_drills
+from tests.support.drill_site import SESSION, TRADING_SUITE, with_drills
 from tests.support.trading_site import CLICKHOUSE, POSTGRES, REDIS, SOURCES, BackedUp
 
 ALWAYS = {
@@ -60,7 +60,9 @@ def test_in_containers(copied: Site, scratch_root: Path, docker_host: str) -> No
     from tests.support.scratch_sites import DockerSite  # its library is an extra
 
     docker = DockerSite(docker_host)
-    site = with_drills(copied, scratch_root, boxed={"runtime": "docker", "limits": {"memory": "1GiB"}})
+    site = with_drills(
+        copied, scratch_root, **{f"boxed-{SESSION}": {"runtime": "docker", "limits": {"memory": "1GiB"}}}
+    )
     site.config["scratch"] = {"docker": {"host": docker_host, "images": dict(docker.images), "pull": False}}
     document = site("drill", "now", "--json").succeeds().json
     assert [(run["source"], run["verdict"]) for run in document["runs"]] == [(name, "passed") for name in SOURCES]

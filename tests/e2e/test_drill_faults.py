@@ -6,62 +6,19 @@ import io
 import json
 import re
 import shutil
-import signal
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from drd.engines.redis.rdb.crc import crc64
-from tests.support.drd_site import Run, Site
-from tests.support.drill_site import left_behind, with_drills
+from tests.e2e.conftest import MakeDrill
+from tests.support.drd_site import Site
+from tests.support.drill_site import details, judged, left_behind, outcomes, settings_of, until_said
 from tests.support.forged import forge
 from tests.support.trading_site import CLICKHOUSE, POSTGRES, REDIS, SOURCES, BackedUp
 
-MakeDrill = Callable[..., Site]
 EMPTY_RDB = b"REDIS0010\xff"
-
-
-@pytest.fixture
-def make_drill(copied: Site, scratch_root: Path) -> MakeDrill:
-    """Give ``make_drill(source, *checks, **settings)``: a site whose only drill is of one source, with such a suite."""
-
-    def make(source: str, *checks: dict[str, Any], **settings: Any) -> Site:
-        if checks:
-            suite = copied.folder / "suite.yaml"
-            suite.write_text(yaml.safe_dump({"version": 1, "sources": {source: list(checks)}}), encoding="utf-8")
-            settings["suite"] = str(suite)
-        return with_drills(copied, scratch_root, one={"sources": [source], "runtime": "process", **settings})
-
-    return make
-
-
-def judged(site: Site, verdict: str, rc: int, *args: str) -> dict[str, Any]:
-    """Run the drill, demand verdict and exit code, and return its one run; the store remembers the same."""
-    run: Run = site("drill", "now", *args, "--json")
-    assert run.rc == rc, run.described
-    assert "Traceback" not in run.text
-    document = run.json
-    assert document["verdict"] == verdict, run.described
-    (found,) = document["runs"]
-    assert found["verdict"] == verdict
-    if not document["unrecorded"]:
-        kept = json.loads((site.store_dir / "drills" / "one" / f"{found['run']}.json").read_text())
-        assert kept["verdict"] == verdict
-    return dict(found)
-
-
-def outcomes(run: dict[str, Any]) -> dict[str, str]:
-    return {check["name"]: check["outcome"] for check in run["checks"]}
-
-
-def details(run: dict[str, Any]) -> str:
-    error = run["error"]["message"] if run["error"] else ""
-    return "\n".join([error, *(f"{check['name']}: {check['detail']}" for check in run["checks"])])
 
 
 def largest_part(site: Site, source: str) -> Path:
@@ -171,10 +128,10 @@ def test_a_scratch_server_that_dies_half_way(make_drill: MakeDrill) -> None:
 def test_what_makes_a_drill_impossible(make_drill: MakeDrill, scratch_root: Path) -> None:
     """No identity, too little time, too few bytes: unverified each time, said in the phase in which it showed."""
     site = make_drill(REDIS, budgets={"time": "0.2s"})
-    assert "the budget of 0 s was used up" in details(judged(site, "unverified", 22))
-    site.config["drills"]["one"]["budgets"] = {"bytes": 10}
+    assert "the budget of 0.2 s was used up" in details(judged(site, "unverified", 22))
+    settings_of(site)["budgets"] = {"bytes": 10}
     assert "the budget is 10" in details(judged(site, "unverified", 22))
-    site.config["drills"]["one"].pop("budgets")
+    settings_of(site).pop("budgets")
     del site.config["encryption"]["identity"]
     run = judged(site, "unverified", 22)
     assert "identity" in details(run)
@@ -211,37 +168,11 @@ def test_a_newest_backup_that_cannot_be_used(make_drill: MakeDrill, backed_up: B
     assert newer.name in details(run)
 
 
-@pytest.mark.parametrize("phase", ["choose", "provision", "restore", "check"])
-def test_interrupted_in_each_phase(make_drill: MakeDrill, scratch_root: Path, phase: str) -> None:
-    """Ctrl-C: exit 130 within seconds, no server, no folder, no report of a run that was not made."""
-    site = make_drill(REDIS)
-    running = site.start("drill", "now")
-    deadline = time.monotonic() + 60
-    while f"{REDIS}  {phase} …" not in running.err_path.read_text():
-        assert time.monotonic() < deadline
-        assert running.process.poll() is None
-        time.sleep(0.002)
-    sent = time.monotonic()
-    running.process.send_signal(signal.SIGINT)
-    run = running.finish()
-    assert time.monotonic() - sent < 30
-    if run.rc != 130:  # it was quicker than the signal: then it is whole
-        assert phase == "check", run.described
-        assert run.rc == 0, run.described
-        return
-    assert "Traceback" not in run.text
-    assert left_behind(scratch_root) == []
-    assert not list((site.store_dir / "drills").rglob("*.json"))
-
-
 def test_two_of_one_drill_exclude_each_other(make_drill: MakeDrill) -> None:
     """While one runs, the second is refused with exit 11; afterwards it may run."""
     site = make_drill(REDIS, {"name": "take a while", "command": ["sleep", "6"]})
     first = site.start("drill", "now")
-    deadline = time.monotonic() + 60
-    while "provision …" not in first.err_path.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until_said(first, "provision …")
     second = site("drill", "now", "--json")
     assert second.rc == 11, second.described
     assert second.json["errors"][0]["code"] == "lease_held"

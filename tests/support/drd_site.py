@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,8 +168,10 @@ class Site:
         """Run drd to its end."""
         return self.start(*args, write_config=write_config).finish(timeout_s)
 
-    def start(self, *args: str, write_config: bool = True, argv: Iterable[str] = ()) -> Running:
-        """Start drd; ``argv`` are more words before it, such as a wrapper."""
+    def start(
+        self, *args: str, write_config: bool = True, argv: Iterable[str] = (), program: Sequence[str] = ("-m", "drd")
+    ) -> Running:
+        """Start drd; ``argv`` are more words before it, such as a wrapper, ``program`` what Python runs instead."""
         self._runs += 1
         if write_config:
             text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
@@ -177,7 +179,7 @@ class Site:
         paths = [self.folder / f"run-{self._runs:03d}.{kind}" for kind in ("out", "err")]
         with paths[0].open("wb") as out, paths[1].open("wb") as err:
             process = subprocess.Popen(
-                [*argv, sys.executable, "-m", "drd", *args],
+                [*argv, sys.executable, *program, *args],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
