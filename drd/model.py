@@ -193,10 +193,14 @@ def compare_fingerprints(expected: Fingerprint, found: Fingerprint) -> list[Diff
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a person should know that is not a failure; ``code`` is stable, ``message`` one line."""
+    """Something a person should know that is not a failure; ``code`` is stable, ``message`` one line.
+
+    ``standing`` is one that each backup of the same server would repeat: it is told when it is new.
+    """
 
     code: str
     message: str
+    standing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

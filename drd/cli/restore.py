@@ -239,7 +239,9 @@ def _export(args: argparse.Namespace, session: Session, at: datetime, sources: l
             print(f"{render.mark('warning')} {item.target} exists already; the restore would be refused (exit 14)")
     _print_passed_over(done)
     if written := [item.backup.id for item in done if item.outcome == "ok"]:
-        print(f"Files of stock formats. What to do with them: drd runbook {written[0]}")
+        print("Files of stock formats. What to do with them:")
+        for backup_id in written:
+            print(f"  drd runbook {backup_id}")
     return exit_code(report)
 
 

@@ -159,7 +159,14 @@ def back_up_under(
         raise
     lonely = basis.parent is not None and parent is None
     reason = f"it shares nothing with {basis.chain[-1].id}" if lonely else basis.reason
-    return backup, reason, notices + basis.notices + result.notices + odd + _renew_index(ports, source.name)
+    notices += basis.notices + _new(result.notices, basis) + odd
+    return backup, reason, notices + _renew_index(ports, source.name)
+
+
+def _new(notices: tuple[Notice, ...], basis: Basis) -> tuple[Notice, ...]:
+    """Leave out what was told when the backup before was taken, and lasts: its manifest says so, and drd check does."""
+    told = basis.parent.warnings if basis.parent else ()
+    return tuple(notice for notice in notices if not (notice.standing and notice.code in told))
 
 
 def _renew_index(ports: Ports, source: str) -> tuple[Notice, ...]:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drd.errors import CatalogError, ConfigError, DrdError, IntegrityError, StoreError
-from drd.model import Backup
+from drd.model import Backup, Notice
 from drd.ops import restore as restoring
 from drd.ops.backup import SourceReport, back_up
 from drd.ops.ports import Chaining, Ports, Source
@@ -127,6 +127,17 @@ def test_full_every_and_max_chain_end_a_chain_and_say_so(days: Days) -> None:
     kinds = [days.good(day, chaining=short).kind for day in (8, 9, 10, 11)]
     assert kinds == ["incremental", "incremental", "full", "incremental"]
     assert days.good(12, chaining=Chaining(7 * 86400.0, 0)).kind == "full"
+
+
+def test_what_lasts_is_told_when_it_is_new(days: Days) -> None:
+    """A standing notice comes with the first backup of a chain and stays in every manifest; others come each time."""
+    dump = days.engine.dump
+    said = (Notice("for-long", "users are kept in files", standing=True), Notice("now", "a table went away"))
+    days.engine.dump = lambda sink, ctx: dataclasses.replace(dump(sink, ctx), notices=said)  # type: ignore[method-assign]
+    reports = [days.backup(day) for day in (0, 1, 2)]
+    assert [[n.code for n in report.notices] for report in reports] == [["for-long", "now"], ["now"], ["now"]]
+    assert {report.backup.warnings for report in reports if report.backup} == {("for-long", "now")}
+    assert "for-long" in {notice.code for notice in days.backup(3, kind="full").notices}
 
 
 def test_kinds_can_be_asked_for(days: Days) -> None:

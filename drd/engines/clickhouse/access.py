@@ -26,9 +26,8 @@ def savable(server: Server) -> tuple[tuple[str, ...], Notice | None]:
             allowed.append(kind)
     if not refused:
         return tuple(allowed), None
-    return tuple(allowed), Notice(
-        "access-not-saved", f"ClickHouse did not let {_listed(refused)} be saved: {'; '.join(sorted(reasons))}"
-    )
+    text = f"ClickHouse did not let {_listed(refused)} be saved: {'; '.join(sorted(reasons))}"
+    return tuple(allowed), Notice("access-not-saved", text, standing=True)
 
 
 def elements(kinds: Sequence[str]) -> list[str]:
