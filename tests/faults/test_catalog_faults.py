@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from drd.errors import DrdError, LeaseError
 from drd.model import ObjectInfo
 from drd.ops import restore as restoring
 from drd.ops.backup import back_up
-from drd.ops.ports import Ports, Source
+from drd.ops.ports import Chaining, Ports, Source
 from drd.ops.prune import prune
 from drd.ops.sampling import Budget
 from drd.ops.status import status
@@ -159,3 +160,48 @@ def test_a_clock_that_was_a_day_behind(tmp_path: Path) -> None:
     assert restored(ports, NOW - timedelta(hours=2)) == b"behind\n"
     plan = prune(ports, {"shop": Policy(keep_last=1)}, apply=True).sources[0]
     assert ([kept.id for kept in plan.decision.keep], plan.removed) == ([newest], (behind,))
+
+
+@pytest.mark.parametrize(("delay_s", "every", "lease_s"), [(0.01, 0, 10.0), (0.4, 9, 0.3)])
+def test_a_store_that_answers_slowly(tmp_path: Path, delay_s: float, every: int, lease_s: float) -> None:
+    """Slower than the lease lasts, now and then: work is done or given up by name, and what is listed is whole."""
+    store = MemoryStore()
+    ports = make_ports(FaultyStore(store, [Fault(effect="delay", delay_s=delay_s, every=every)]), tmp_path)
+    slow = dataclasses.replace(ports, tuning=dataclasses.replace(ports.tuning, lease_ttl_s=lease_s))
+    taken = []
+    for n in range(3):
+        source = Source("shop", DictEngine({"t": b"%d\n" % n}, at=NOW - timedelta(hours=9 - n)), 60.0)
+        (report,) = back_up(slow, [source]).sources
+        if report.backup is None:
+            assert isinstance(report.error, LeaseError)
+        else:
+            taken.append(report.backup.id)
+    well = make_ports(store, tmp_path)
+    assert [entry.id for entry in well.catalog.entries("shop")] == taken
+    assert taken or every
+    if taken:
+        (pruned,) = prune(slow, {"shop": Policy(keep_last=1)}, apply=True).sources
+        assert pruned.error is None or isinstance(pruned.error, LeaseError)
+        assert verify(slow, [], deep=True).outcome == "ok"
+        assert status(slow, [("shop", None)]).sources[0].newest is not None
+    assert prune(well, {"shop": Policy(keep_last=1)}, apply=True).outcome == "ok"
+    assert [entry.id for entry in well.catalog.entries("shop")] == taken[-1:]
+
+
+def test_a_repository_of_another_id(tmp_path: Path) -> None:
+    """Somebody put another ``drd.json`` there: what lies there stands by itself, and nothing new is built on it."""
+    store = MemoryStore()
+    ports = make_ports(store, tmp_path)
+    mine = take(ports, NOW - timedelta(hours=3), b"mine\n")
+    store.put(
+        "drd.json", store.get("drd.json").replace(ports.repository.open().id.encode(), str(uuid.uuid4()).encode())
+    )
+    ports = make_ports(store, tmp_path)
+    assert [entry.id for entry in ports.catalog.entries("shop")] == [mine]
+    assert verify(ports, [], deep=True).outcome == "ok"
+    assert restored(ports, NOW) == b"mine\n"
+    source = Source("shop", DictEngine({"t": b"new\n"}, at=NOW), 60.0, chaining=Chaining(7 * 86400.0, 9))
+    (report,) = back_up(ports, [source]).sources
+    assert report.backup
+    assert (report.backup.kind, report.kind_reason) == ("full", f"{mine} was made in another repository")
+    assert prune(ports, {"shop": Policy(keep_last=2)}, apply=True).sources[0].removed == ()
