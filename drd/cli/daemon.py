@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace, session: Session) -> int:  # noqa: ARG001 (ver
     from drd.daemon.systemd import ServiceManager
     from drd.daemon.web.serving import Serving
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heard: what is read next is the newest anyway
     logs.configure(session.log_format)
     path = config.find_config_file(session.config_path)
     service = wiring_daemon.Service.of()

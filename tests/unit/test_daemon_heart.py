@@ -1,0 +1,186 @@
+"""The heartbeat: a store without conditions is named, lateness is told once and again, an outage is no end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from drd.daemon.heart import Heart
+from drd.daemon.lateness import AGAIN, LateAlerts, late_because
+from drd.daemon.model import Overview, SourceView
+from drd.errors import StoreUnavailable
+from drd.events import Delivery, Event, PeerResult
+from drd.model import CheckItem
+from drd.ops.coverage import Coverage
+from drd.ops.status import SourceStatus
+from drd.stores.checking import check_store
+from drd.stores.memory import MemoryStore
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class Unconditional(MemoryStore):
+    """A store that ignores the condition of a put."""
+
+    def put(self, key: str, data: Any, *, if_absent: bool = False) -> None:
+        super().put(key, data)
+
+    def check(self) -> Sequence[CheckItem]:
+        return check_store(self)
+
+
+class Ears:
+    """A leader, a desk, a listener and a notifier that note what they are told."""
+
+    def __init__(self) -> None:
+        self.notices: list[Any] = []
+        self.events: list[list[Event]] = []
+        self.works = True
+        self.leads_: bool | Exception = True
+        self.problem = ""
+        self.beats = 0
+
+    def look(self) -> bool:
+        self.beats += 1
+        if isinstance(self.leads_, Exception):
+            raise self.leads_
+        return self.leads_
+
+    def notify(self, events: Sequence[Event]) -> Delivery:
+        self.events.append(list(events))
+        return Delivery(len(events), (PeerResult("a", "ok" if self.works else "failed"),))
+
+    def notice(self, found: Any) -> None:
+        self.notices.append(found)
+
+    def board(self) -> Any:
+        return SimpleNamespace(started_at=NOW)
+
+    def nothing(self, *_: Any, **__: Any) -> None: ...
+
+    lead = flush = step_down = store_answered = told = nothing
+
+
+@pytest.fixture
+def ears() -> Ears:
+    return Ears()
+
+
+@pytest.fixture
+def beating(ears: Ears) -> Iterator[Any]:
+    """Give a maker of hearts that beat on a store; they stop with the test."""
+    hearts: list[Heart] = []
+
+    def make(store: MemoryStore) -> Heart:
+        ports = SimpleNamespace(store=store, now=lambda: NOW)
+        world: Any = SimpleNamespace(ports=ports, heartbeat_s=0.02, lease_ttl_s=5, notifier=ears)
+        stands_for: Any = ears
+        heart = Heart(world, stands_for, stands_for, listener=stands_for, refresh=lambda: Overview(at=NOW, sources=()))
+        hearts.append(heart)
+        heart.start()
+        return heart
+
+    yield make
+    for heart in hearts:
+        heart.stop()
+
+
+def wait(found: Any) -> None:
+    ends = time.monotonic() + 10
+    while not found():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
+
+
+def test_a_store_without_conditional_writes_is_for_one_replica(ears: Ears, beating: Any) -> None:
+    """It is tried once, by doing, and said on the board; a store that keeps two apart is not mentioned."""
+    beating(Unconditional())
+    wait(lambda: ears.beats > 4)
+    assert [notice.code for notice in ears.notices] == ["one-replica-only"]
+    assert "run one daemon only" in ears.notices[0].message
+    ears.notices.clear()
+    beating(MemoryStore())
+    wait(lambda: ears.beats > 12)
+    assert ears.notices == []
+
+
+def test_a_store_that_is_away_is_asked_again(ears: Ears, beating: Any) -> None:
+    """The reason is kept while it lasts, and the heart goes on beating."""
+    ears.leads_ = StoreUnavailable("no connection")
+    heart = beating(MemoryStore())
+    wait(lambda: ears.beats > 2)
+    assert (heart.store_error, heart.answered) == ("no connection", False)
+    ears.leads_ = True
+    wait(lambda: heart.answered)
+    assert heart.store_error == ""
+
+
+def view(
+    age_h: float | None, *, rpo_h: float | None = None, gap_h: float | None = 1.0, unknown: str = ""
+) -> SourceView:
+    newest: Any = None if age_h is None else SimpleNamespace(recovery_point=NOW - age_h * HOUR, id="b")
+    status = SourceStatus(
+        source="a",
+        configured=True,
+        backups=1,
+        damaged=0,
+        newest=newest,
+        oldest=None,
+        age_s=None if age_h is None else age_h * 3600,
+        rpo_s=None if rpo_h is None else rpo_h * 3600,
+        unfinished=0,
+        coverage=Coverage("a", 0, 0, None, 0, unknown),
+    )
+    return SourceView(name="a", engine="redis", status=status, longest_gap_s=None if gap_h is None else gap_h * 3600)
+
+
+@pytest.mark.parametrize(
+    ("seen", "since_h", "late"),
+    [
+        (view(0.9), 9, False),
+        (view(1.4), 9, False),  # half as much again
+        (view(1.6), 9, True),
+        (view(25.0, gap_h=24), 9, False),
+        (view(25.1, gap_h=24), 9, True),  # an hour at most
+        (view(2.0, rpo_h=3), 9, False),  # the RPO is what counts
+        (view(2.0, rpo_h=1.9, gap_h=24), 9, True),
+        (view(None), 9, True),
+        (view(None), 1, False),  # the daemon has only just begun
+        (view(900.0, gap_h=None), 9, False),  # nobody asked for any
+        (view(None, gap_h=None, rpo_h=1), 9, True),
+    ],
+)
+def test_who_is_late(seen: SourceView, since_h: float, late: bool) -> None:
+    """The table: by RPO, else by the schedule; a source that has none, by how long the daemon runs."""
+    assert bool(late_because(seen, NOW, NOW - since_h * HOUR)) == late
+
+
+def test_what_cannot_be_read_is_not_called_late() -> None:
+    """Not to know is no alarm of a missing backup: other alerts tell of the store."""
+    assert late_because(view(None, unknown="it could not be read"), NOW, NOW - 9 * HOUR) is None
+
+
+def test_lateness_is_told_on_change_and_hourly_while_it_lasts(ears: Ears) -> None:
+    """Told at first, when it changes, and again for receivers that forget; what nobody heard is told anew."""
+    alerts = LateAlerts(lambda _: None)
+    notifier: Any = ears
+
+    def look(seen: SourceView, at: datetime) -> list[str]:
+        return alerts.look(Overview(at=at, sources=(seen,)), NOW - 9 * HOUR, at, notifier)
+
+    assert look(view(9.0), NOW) == ["a"]
+    look(view(9.0), NOW + timedelta(minutes=1))
+    look(view(9.0), NOW + AGAIN)
+    assert [[event.firing for event in events] for events in ears.events] == [[True], [True]]
+    ears.works = False
+    assert look(view(0.1), NOW + AGAIN) == []
+    ears.works = True
+    look(view(0.1), NOW + AGAIN)
+    look(view(0.1), NOW + 5 * AGAIN - 4 * HOUR)
+    assert [events[0].firing for events in ears.events[2:]] == [False, False]
