@@ -159,6 +159,12 @@ def prometheus(*, install: bool = False) -> Path:
     return _of_debian("Prometheus", "prometheus", "prometheus", install=install)
 
 
+def pushgateway(*, install: bool = False) -> Path:
+    """Return the path of Prometheus' Pushgateway."""
+    package = "prometheus-pushgateway"
+    return _of_debian("Pushgateway", package, package, "pushgateway", install=install)
+
+
 def smtp(*, install: bool = False) -> Path:
     """Return where aiosmtpd lies, an SMTP server that this Python can import."""
     found = importlib.util.find_spec("aiosmtpd")
@@ -363,21 +369,18 @@ BY_TOOL: dict[str, Callable[..., Path]] = {
     "chromium": chromium,
     "axe": axe_core,
     "prometheus": prometheus,
+    "pushgateway": pushgateway,
     "compose": docker_compose,
     "grafana": grafana_schema,
 }
 """What tests need besides the platform's servers: a runbook's stock tools, what looks at pages, what watches drd."""
 _TITLES = {
     "postgres": f"PostgreSQL {POSTGRES_APT_MAJOR}",
-    "redis": "Redis",
     "clickhouse": "ClickHouse",
     "s3": "SeaweedFS S3",
-    "alertmanager": "Alertmanager",
     "smtp": "SMTP (aiosmtpd)",
     "aws": "AWS command line",
-    "chromium": "Chromium",
     "axe": "axe-core",
-    "prometheus": "Prometheus",
     "compose": "Docker Compose",
     "grafana": "Grafana's types of dashboards",
 }
@@ -388,7 +391,7 @@ def inventory() -> list[str]:
     lines = []
     for name, find in {**BY_SERVICE, **BY_TOOL}.items():
         try:
-            lines.append(f"{_TITLES[name]}: {find(install=False)}")
+            lines.append(f"{_TITLES.get(name, name.title())}: {find(install=False)}")
         except ServiceMissing as missing:
-            lines.append(f"{_TITLES[name]}: {missing}")
+            lines.append(f"{_TITLES.get(name, name.title())}: {missing}")
     return lines

@@ -27,6 +27,7 @@ from drd.config_alertmanager import AlertmanagerConfig
 from drd.config_chains import IncrementalConfig
 from drd.config_daemon import DaemonConfig, ScheduleConfig
 from drd.config_drills import DrillConfig, ScratchConfig
+from drd.config_metrics import MetricsConfig
 from drd.config_retention import DrillHistoryConfig, OddnessConfig, RetentionConfig
 from drd.config_sources import SourceConfig
 from drd.config_urls import KeylessHttpUrl
@@ -340,6 +341,11 @@ class Config(Section):
     )
 
     daemon: DaemonConfig = Field(default_factory=DaemonConfig, description="The daemon itself.")
+
+    metrics: MetricsConfig = Field(
+        default_factory=MetricsConfig,
+        description="Where verbs leave their metrics when no daemon is there to be asked.",
+    )
 
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 

@@ -12,7 +12,6 @@ from drd.cancel import CancelToken
 from drd.config import Config, load_text, read_text
 from drd.config_daemon import ScheduleConfig, TlsConfig
 from drd.config_drills import DrillConfig
-from drd.config_sources import SourceConfig
 from drd.config_values import SecretRef
 from drd.counts import StoreCounts
 from drd.daemon.model import Job, JobKind, Plan
@@ -117,7 +116,7 @@ def world_of(
         lease_ttl_s=settings.lease.total_seconds(),
         ports=services.ports,
         notifier=notifier_of(config, cancel),
-        watched=tuple(_watched(name, source) for name, source in config.sources.items()),
+        watched=watched_of(config),
         drills=tuple(config.drills) or (DEFAULT_NAME,),
         argv=JOB_ARGV,
         environ=job_environment(),
@@ -183,8 +182,12 @@ def _token(reference: SecretRef | None) -> Secret | None:
     return token
 
 
-def _watched(name: str, source: SourceConfig) -> Watched:
-    return Watched(name, source.type, source.rpo.total_seconds() if source.rpo else None)
+def watched_of(config: Config) -> tuple[Watched, ...]:
+    """Return the configured sources as the overview knows them."""
+    return tuple(
+        Watched(name, source.type, source.rpo.total_seconds() if source.rpo else None)
+        for name, source in config.sources.items()
+    )
 
 
 def _plan(

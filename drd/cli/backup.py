@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, notifying, render, telling
+from drd.cli import documents, measuring, notifying, render, telling
 from drd.cli.session import Session
 from drd.errors import Cancelled, DrdError, PartialError
 
@@ -31,6 +31,7 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         default="auto",
         help="whether to build on the backup before it: auto (as full_every and max_chain say), full, incremental",
     )
+    measuring.add(now, "backup")
     now.set_defaults(run=run)
 
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     except DrdError as error:
         notifying.tell_failure(session, args.sources, error)
         raise
-    telling.backups(session.log, report)
+    telling.backups(session, report)
     try:
         if not session.as_json:
             _print(report)  # before receivers that may keep us waiting
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     pruned = None
     if services.config.retention.auto and not session.cancel.cancelled:
         pruned = prune_after(services.ports, report, services.policies([source.name for source in sources]))
-        telling.pruned(session.log, pruned)
+        telling.pruned(session, pruned)
     if session.as_json:
         document = documents.backup_report(report) | notifying.document(delivery)
         documents.emit(document | {"prune": documents.prune_report(pruned)} if pruned else document)

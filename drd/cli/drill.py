@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, drill_report, notifying, render, telling
+from drd.cli import documents, drill_report, measuring, notifying, render, telling
 from drd.cli.session import Session
 from drd.errors import Cancelled, ConfigError, DrdError, LeaseError, ScratchError
 
@@ -45,6 +45,7 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
     now.add_argument(
         "--keep", action="store_true", help="leave the scratch servers running for a day, and say how to connect"
     )
+    measuring.add(now, "drill")
     now.set_defaults(run=run_now)
     listing = actions.add_parser(
         "list",
@@ -95,10 +96,10 @@ def run_now(args: argparse.Namespace, session: Session) -> int:
                 tell = _Teller(display.say)
                 reports.append(drill(services.ports, plan, runtime, bind, request, tell))
     except DrdError:  # an interruption: what is done is told all the same
-        telling.drilled(session.log, reports)
+        telling.drilled(session, reports)
         notifying.tell_drills(session, [plan for plan, _ in chosen[: len(reports)]], reports, request)
         raise
-    telling.drilled(session.log, reports)
+    telling.drilled(session, reports)
     try:
         if not session.as_json:
             print(drill_report.text(reports))  # before receivers that may keep us waiting

@@ -57,6 +57,8 @@ class Mouth:
 class JobSession(Session):
     """One run of one verb for the daemon: its progress and what it tells go to the daemon as well."""
 
+    counts: StoreCounts
+
     def __init__(self, mouth: Mouth, cancel: CancelToken) -> None:
         super().__init__(None, as_json=True, cancel=cancel)
         self.mouth = mouth

@@ -20,6 +20,7 @@ from drd.cli import (
     drill,
     keygen,
     listing,
+    measuring,
     pin,
     prune,
     render,
@@ -132,7 +133,7 @@ def _run(arguments: list[str]) -> int:
             log_format = getattr(args, "log_format", None)
             session = Session(getattr(args, "config", None), as_json=as_json, cancel=cancel, log_format=log_format)
             try:
-                return int(args.run(args, session))
+                return _measured(args, session)
             finally:
                 session.close()
     except SystemExit as done:  # --help and --version
@@ -155,6 +156,25 @@ def _run(arguments: list[str]) -> int:
             hint="this is a bug in drd: please report it with the lines above",
         )
         return report(bug, as_json=as_json)
+
+
+def _measured(args: argparse.Namespace, session: Session) -> int:
+    """Run the verb and, where it is one that is asked for its metrics, publish them however it ended."""
+    if getattr(args, "measured", None) is None:
+        return int(args.run(args, session))
+    from drd.counts import StoreCounts
+    from drd.wiring_notify import utc_now
+
+    began, session.counts = utc_now(), StoreCounts()
+    try:
+        code = int(args.run(args, session))
+    except Cancelled:
+        raise
+    except DrdError as error:
+        measuring.publish(args, session, began, error)
+        raise
+    measuring.publish(args, session, began, None)
+    return code
 
 
 def report(error: DrdError, *, as_json: bool) -> int:

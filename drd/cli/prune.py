@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, render, telling
+from drd.cli import documents, measuring, render, telling
 from drd.cli.session import Session
 from drd.errors import PartialError
 
@@ -25,6 +25,7 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("sources", nargs="*", metavar="SOURCE", help="sources to prune (all of the configuration)")
     parser.add_argument("--apply", action="store_true", help="remove what may go, and what interrupted runs left")
+    measuring.add(parser, "prune")
     parser.set_defaults(run=run)
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         report = prune(services.ports, services.policies(args.sources), apply=args.apply)
         policy = session.config.drill_history.policy()
         reports = prune_reports(services.ports, report, policy, apply=args.apply, sources=args.sources)
-    telling.pruned(session.log, report)
+    telling.pruned(session, report)
     if session.as_json:
         documents.emit(documents.prune_report(report) | documents.pruned_reports(reports))
     else:

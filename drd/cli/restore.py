@@ -130,7 +130,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
             report = in_place.restore_in_place(ports, at.at, planned)
         else:
             report = op.restore(ports, at.at, planned, check=not args.no_compare)
-    telling.restored(session.log, report)
+    telling.restored(session, report)
     if session.as_json:
         documents.emit(documents.restore_report(report))
     else:
@@ -226,7 +226,7 @@ def _export(args: argparse.Namespace, session: Session, at: datetime, sources: l
     with session.show_progress("restore"):
         done = [_export_one(ports, choice, directory, dry_run=args.dry_run) for choice in choices]
     report = op.RestoreReport(at, tuple(done), sum(item.duration_s for item in done))
-    telling.restored(session.log, report)
+    telling.restored(session, report)
     if session.as_json:
         documents.emit(documents.restore_report(report))
         return exit_code(report)

@@ -8,10 +8,13 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from drd.cli.measuring import Done
+
 if TYPE_CHECKING:  # heavy: the command line must start in a quarter of a second
     from drd.cancel import CancelToken
     from drd.cli.progress import ProgressDisplay
     from drd.config import Config
+    from drd.counts import StoreCounts
     from drd.logs import Format
     from drd.model import Progress
     from drd.protocols import Notifier
@@ -50,6 +53,8 @@ class Session:
     ) -> None:
         self.config_path = config_path
         self.log_format = log_format
+        self.done = Done()
+        self.counts: StoreCounts | None = None
         self.as_json = as_json
         self.cancel = cancel
         self.display: ProgressDisplay | None = None
@@ -94,7 +99,9 @@ class Session:
         from drd.wiring import Services
 
         logging.getLogger().addHandler(logging.NullHandler())  # what a library logs, it raises as well
-        return Services(self.config, cancel=self.cancel, progress=self._progress, on_retry=self._retrying)
+        return Services(
+            self.config, cancel=self.cancel, progress=self._progress, on_retry=self._retrying, counts=self.counts
+        )
 
     @cached_property
     def notifier(self) -> Notifier:

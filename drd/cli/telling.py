@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from drd.cli.documents import moment
 
 if TYPE_CHECKING:  # --help needs none of it
-    from drd.cli.session import Log
+    from drd.cli.session import Session
     from drd.errors import DrdError
     from drd.ops.backup import BackupReport
     from drd.ops.drill import DrillReport
@@ -16,13 +16,17 @@ if TYPE_CHECKING:  # --help needs none of it
     from drd.ops.verify import VerifyReport
 
 
-def backups(log: Log, report: BackupReport) -> None:
+def backups(session: Session, report: BackupReport) -> None:
     """Tell how each source was backed up."""
+    log = session.log
     for item in report.sources:
         made = item.backup
+        if item.outcome != "cancelled":
+            session.done.runs["backup", item.source] = made is not None
         if made is None:
             log.error("backup.failed", source=item.source, engine=item.engine, **_why(item.error))
             continue
+        session.done.made[item.source] = made
         log.info(
             "backup.finished",
             source=item.source,
@@ -38,12 +42,16 @@ def backups(log: Log, report: BackupReport) -> None:
         )
 
 
-def pruned(log: Log, report: PruneReport) -> None:
+def pruned(session: Session, report: PruneReport) -> None:
     """Tell what was kept and removed of each source; a plan that was not carried out is no event."""
+    log = session.log
     for item in report.sources if report.applied else ():
+        session.done.runs["prune", item.source] = item.error is None
         if item.error is not None:
             log.error("prune.failed", source=item.source, **_why(item.error))
             continue
+        left = len(item.decision.remove) - len(item.removed)
+        session.done.pruned[item.source] = (len(item.decision.keep), len(item.removed), left)
         log.info(
             "prune.finished",
             source=item.source,
@@ -54,9 +62,12 @@ def pruned(log: Log, report: PruneReport) -> None:
         )
 
 
-def verified(log: Log, report: VerifyReport) -> None:
+def verified(session: Session, report: VerifyReport) -> None:
     """Tell what was read back, and what of it was no good."""
+    log = session.log
     damaged = [item for item in report.backups if item.problems]
+    for source in dict.fromkeys(item.source for item in report.backups):
+        session.done.runs["verify", source] = all(item.source != source for item in damaged)
     for item in damaged:
         first = item.problems[0]
         log.error(
@@ -76,8 +87,9 @@ def verified(log: Log, report: VerifyReport) -> None:
     )
 
 
-def restored(log: Log, report: RestoreReport) -> None:
+def restored(session: Session, report: RestoreReport) -> None:
     """Tell how each source was restored."""
+    log = session.log
     for item in report.restores:
         facts = {"source": item.source, "backup": item.backup.id, "target": item.target}
         if item.error is not None:
@@ -92,8 +104,9 @@ def restored(log: Log, report: RestoreReport) -> None:
             )
 
 
-def drilled(log: Log, reports: list[DrillReport]) -> None:
+def drilled(session: Session, reports: list[DrillReport]) -> None:
     """Tell the verdict of each run of each drill."""
+    log = session.log
     for report in reports:
         if report.error is not None:
             log.error("drill.failed", drill=report.drill, **_why(report.error))

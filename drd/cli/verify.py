@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from drd.cli import documents, render, telling
+from drd.cli import documents, measuring, render, telling
 from drd.cli.session import Session
 from drd.errors import ConfigError, IntegrityError
 
@@ -34,6 +34,7 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
         help="also read a share (5%%), a size (10GiB) or for a time (15m), least recently read first; "
         "run after run everything is read, and the store remembers what was",
     )
+    measuring.add(parser, "verify")
     parser.set_defaults(run=run)
 
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     sample = _budget(args.sample) if args.sample else None
     with session.show_progress("verify"):
         report = verify(session.services.ports, args.names, deep=args.deep, sample=sample)
-    telling.verified(session.log, report)
+    telling.verified(session, report)
     code = 0 if report.outcome == "ok" else IntegrityError.exit_code
     if session.as_json:
         documents.emit(documents.verify_report(report))

@@ -5,7 +5,7 @@ Labels are bounded: a source or drill has metrics if it is configured or in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias, get_args
 
@@ -19,6 +19,7 @@ from drd.daemon.model import Board, JobRun, JobView, Overview, RunOutcome, Sourc
 from drd.daemon.numbers import Numbers, Tally
 from drd.drills.phases import PHASES
 from drd.drills.report import VERDICTS, DrillRun
+from drd.model import BackupHead
 
 MOST_SOURCES = 1000
 DAEMON_LEASE = "daemon"
@@ -31,13 +32,22 @@ Sample: TypeAlias = tuple[str, tuple[str, ...], "float | Durations | None"]
 class DrdCollector(Collector):
     """Collects drd's own metrics; ``daemon`` says whether those that only a daemon has are among them.
 
-    Until the overview has been read once, nothing is said of any source: no series is not the same as zero.
+    Until the overview has been read once, nothing is said of any source but when a backup was last tried, and what
+    the backups ``made`` by this process are: no series is not the same as zero.
     """
 
-    def __init__(self, overview: Callable[[], Overview], numbers: Numbers, *, daemon: bool = True) -> None:
+    def __init__(
+        self,
+        overview: Callable[[], Overview],
+        numbers: Numbers,
+        *,
+        daemon: bool = True,
+        made: Mapping[str, BackupHead] | None = None,
+    ) -> None:
         self._overview = overview
         self._numbers = numbers
         self._daemon = daemon
+        self._made = made or {}
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing, so that registering does not collect."""
@@ -47,12 +57,21 @@ class DrdCollector(Collector):
         """Yield every family that has something to say, in the order of :data:`FAMILIES`."""
         overview, tally, store = self._overview(), self._numbers.tally(), self._numbers.store.totals()
         found: dict[str, list[Sample]] = {}
-        for sample in _samples(overview, tally, store):
+        for sample in (*_samples(overview, tally, store), *(() if overview.known else self._unread(overview))):
             if sample[2] is not None:
                 found.setdefault(sample[0], []).append(sample)
         for family in FAMILIES:
             if family.name in found and (self._daemon or not family.daemon):
                 yield _metric(family, found[family.name])
+
+    def _unread(self, overview: Overview) -> Iterator[Sample]:
+        """Say what is known of sources though the store could not be read."""
+        jobs = overview.board.jobs if overview.board else ()
+        for name in {view.job.subject: None for view in jobs if view.job.kind == "backup"}:
+            runs = [run for view in jobs if (view.job.kind, view.job.subject) == ("backup", name) for run in view.runs]
+            yield from _attempts(name, self._made.get(name), runs)
+        for name, head in self._made.items():
+            yield from _newest(name, head)
 
 
 def registry_of(collector: DrdCollector, *, process: bool) -> CollectorRegistry:
@@ -94,7 +113,7 @@ def _samples(overview: Overview, tally: Tally, store: StoreTotals) -> Iterator[S
         yield "drd_sources_omitted", (), max(0, len(overview.sources) - MOST_SOURCES)
     for view in overview.sources[:MOST_SOURCES]:
         yield from _source(view)
-        yield from _attempts(view)
+        yield from _attempts(view.name, view.status.newest, _runs(view, "backup"))
         yield from _jobs_of(view, tally)
     yield from _drills(overview, {view.name for view in overview.sources[:MOST_SOURCES]})
     if board is not None:
@@ -117,9 +136,12 @@ def _source(view: SourceView) -> Iterator[Sample]:
     if status.oldest is not None:
         start = status.oldest.window_start or status.oldest.recovery_point
         yield "drd_recovery_window_start_timestamp_seconds", name, _at(start)
-    newest = status.newest
-    if newest is None:
-        return
+    if status.newest is not None:
+        yield from _newest(view.name, status.newest)
+
+
+def _newest(source: str, newest: BackupHead) -> Iterator[Sample]:
+    name = (source,)
     yield "drd_backup_last_success_timestamp_seconds", name, _at(newest.finished_at)
     yield "drd_backup_duration_seconds", name, newest.duration_s
     yield "drd_backup_plain_bytes", name, newest.plain_bytes
@@ -129,17 +151,16 @@ def _source(view: SourceView) -> Iterator[Sample]:
     yield "drd_recovery_point_timestamp_seconds", name, _at(newest.recovery_point)
 
 
-def _attempts(view: SourceView) -> Iterator[Sample]:
+def _attempts(name: str, newest: BackupHead | None, runs: Iterable[JobRun]) -> Iterator[Sample]:
     """Say when a backup was last tried, and whether that made one; runs that were called off tell nothing of it."""
-    newest = view.status.newest
-    runs = [run for run in _runs(view, "backup") if run.outcome not in {"skipped", "cancelled"}]
-    last = max(runs, key=lambda run: run.started_at, default=None)
+    ended = [run for run in runs if run.outcome not in {"skipped", "cancelled"}]
+    last = max(ended, key=lambda run: run.started_at, default=None)
     if last is not None and (newest is None or last.started_at > newest.started_at):
-        yield "drd_backup_last_attempt_timestamp_seconds", (view.name,), _at(last.started_at)
-        yield "drd_backup_last_attempt_success", (view.name,), last.outcome == "ok" or bool(last.backup)
+        yield "drd_backup_last_attempt_timestamp_seconds", (name,), _at(last.started_at)
+        yield "drd_backup_last_attempt_success", (name,), last.outcome == "ok" or bool(last.backup)
     elif newest is not None:  # the newest backup is of the last attempt, or of a later one by hand
-        yield "drd_backup_last_attempt_timestamp_seconds", (view.name,), _at(newest.started_at)
-        yield "drd_backup_last_attempt_success", (view.name,), 1
+        yield "drd_backup_last_attempt_timestamp_seconds", (name,), _at(newest.started_at)
+        yield "drd_backup_last_attempt_success", (name,), 1
 
 
 def _jobs_of(view: SourceView, tally: Tally) -> Iterator[Sample]:

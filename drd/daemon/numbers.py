@@ -66,9 +66,13 @@ class Numbers:
                     return
             case {"event": "pruned", "source": str() as source, "kept": int() as kept, "removed": int() as removed,
                   "blocked": int() as blocked}:  # fmt: skip
-                with self._lock:
-                    before = self._tally.pruned.get(source, Pruned(0, 0, 0))
-                    self._tally.pruned[source] = Pruned(kept, before.removed + max(removed, 0), blocked)
+                self.pruned(source, kept=kept, removed=max(removed, 0), blocked=blocked)
+
+    def pruned(self, source: str, *, kept: int, removed: int, blocked: int) -> None:
+        """Take note of what pruning a source came to."""
+        with self._lock:
+            before = self._tally.pruned.get(source, Pruned(0, 0, 0))
+            self._tally.pruned[source] = Pruned(kept, before.removed + removed, blocked)
 
     def told(self, delivery: Delivery) -> None:
         """Count each receiver that was told, or not."""

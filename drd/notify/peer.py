@@ -1,4 +1,4 @@
-"""One Alertmanager over HTTP: a request, its answer, and what went wrong in words for people.
+"""One receiver over HTTP, an Alertmanager first of all: a request, its answer, and what went wrong in words for people.
 
 Source: Alertmanager's API v2 (api/v2/openapi.yaml): ``POST /api/v2/alerts`` answers 200 with nothing, 400 with a JSON
 string (the valid alerts of the batch are stored all the same); ``GET /api/v2/status`` tells version and cluster.
@@ -33,12 +33,15 @@ class Access:
     """How all peers are reached. The secret is read at the time of use; a missing one raises ConfigError then.
 
     ``credentials`` are the password of ``username`` (basic authentication); without a user, a bearer token.
+    ``section`` and ``address`` are the keys of the configuration that hints name.
     """
 
     timeout_s: float
     ca_file: Path | None = None
     username: str | None = None
     credentials: Callable[[], Secret] | None = None
+    section: str = "alertmanager"
+    address: str = "alertmanager.urls"
 
     def authorization(self) -> str | None:
         """Return the header's value, or None; raises ConfigError when the secret is missing."""
@@ -65,29 +68,39 @@ def send(url: str, access: Access, method: str, path: str, document: Any = None,
 
     No redirect is followed and no proxy used. Raises :class:`PeerFault` for everything that can go wrong.
     """
+    body = None if document is None else json.dumps(document).encode("ascii")
+    status, data = exchange(url, access, method, path, body, "application/json", timeout_s=timeout_s)
+    if status // 100 != 2:
+        raise refusal(status, data, access, NO_ALERTMANAGER, "see the log of Alertmanager")
+    return _json(data)
+
+
+def exchange(
+    url: str, access: Access, method: str, path: str, body: bytes | None, content_type: str, *, timeout_s: float
+) -> tuple[int, bytes]:
+    """Make one request and return the status and a bounded answer; raises :class:`PeerFault` where there is none."""
     try:
-        status, data = _exchange(url, access, method, path, document, timeout_s)
+        return _exchange(url, access, method, path, body, content_type, timeout_s)
     except ConfigError as error:
         raise PeerFault(error.message, hint=error.hint, retryable=False) from error
     except ssl.SSLError as error:
-        hint = "check the https:// of the URL and alertmanager.ca_file"
+        hint = f"check the https:// of the URL and {access.section}.ca_file"
         raise PeerFault(f"TLS failed: {error.reason or error}", hint=hint, retryable=False) from error
     except TimeoutError as error:
         hint = "is it overloaded, or behind a firewall?"
         raise PeerFault(f"no answer within {timeout_s:.0f} s", hint=hint, retryable=True) from error
     except socket.gaierror as error:
-        hint = "check the host name in alertmanager.urls"
+        hint = f"check the host name in {access.address}"
         raise PeerFault(f"its name is not known: {error.strerror}", hint=hint, retryable=True) from error
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         hint = "does it run, and is the address right?"
         raise PeerFault(f"cannot be reached: {one_line(why)}", hint=hint, retryable=True) from error
-    if status // 100 != 2:
-        raise _refusal(status, data)
-    return _json(data)
 
 
-def _exchange(url: str, access: Access, method: str, path: str, document: Any, timeout_s: float) -> tuple[int, bytes]:
+def _exchange(
+    url: str, access: Access, method: str, path: str, body: bytes | None, content_type: str, timeout_s: float
+) -> tuple[int, bytes]:
     parts = urlsplit(url)
     headers = {"Accept": "application/json", "User-Agent": f"drd/{__version__}"}
     if (authorization := access.authorization()) is not None:
@@ -95,10 +108,8 @@ def _exchange(url: str, access: Access, method: str, path: str, document: Any, t
             hint = "the token must be one line of plain characters"
             raise PeerFault("its credentials cannot be sent", hint=hint, retryable=False)
         headers["Authorization"] = authorization
-    body = None
-    if document is not None:
-        body = json.dumps(document).encode("ascii")
-        headers["Content-Type"] = "application/json"
+    if body is not None:
+        headers["Content-Type"] = content_type
     connection = _connection(parts.scheme, parts.hostname or "", parts.port, access, timeout_s)
     try:
         connection.request(method, parts.path.rstrip("/") + path, body, headers)
@@ -107,7 +118,7 @@ def _exchange(url: str, access: Access, method: str, path: str, document: Any, t
     except ssl.SSLError:  # one about a certificate is a ValueError too
         raise
     except ValueError as error:  # such as a host name of too long a label
-        hint = "check alertmanager.urls"
+        hint = f"check {access.address}"
         raise PeerFault("its address cannot be used", hint=hint, retryable=False) from error
     finally:
         connection.close()
@@ -122,20 +133,21 @@ def _connection(
         context = ssl.create_default_context(cafile=str(access.ca_file) if access.ca_file else None)
     except OSError as error:  # SSLError is one
         why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        hint = "name a readable PEM file in alertmanager.ca_file"
+        hint = f"name a readable PEM file in {access.section}.ca_file"
         raise PeerFault(f"cannot use {access.ca_file}: {why}", hint=hint, retryable=False) from error
     return http.client.HTTPSConnection(host, port, timeout=timeout_s, context=context)
 
 
-def _refusal(status: int, data: bytes) -> PeerFault:
+def refusal(status: int, data: bytes, access: Access, elsewhere: str, otherwise: str) -> PeerFault:
+    """Return what an answer that is no success means; ``elsewhere`` is the hint where the URL seems to be another's."""
     said = one_line(data.decode("utf-8", "replace").strip().strip('"'), _SAID_CHARACTERS)
     message = f"answered {status}" + (f": {said}" if said else "")
     if status in {401, 403}:
-        hint = "set alertmanager.username and credentials, or credentials alone for a token"
+        hint = f"set {access.section}.username and credentials, or credentials alone for a token"
     elif status in {301, 302, 303, 307, 308, 404, 405}:
-        hint = NO_ALERTMANAGER
+        hint = elsewhere
     else:
-        hint = "see the log of Alertmanager"
+        hint = otherwise
     return PeerFault(message, hint=hint, retryable=status >= 500 or status in _PATIENCE_CODES)
 
 

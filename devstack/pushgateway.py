@@ -1,0 +1,57 @@
+"""A Pushgateway of Prometheus, to be pushed to by what ends before it is scraped."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Sequence
+
+from devstack import obtain
+from devstack.errors import DevstackError
+from devstack.server import Server
+from devstack.workspace import Workspace
+
+
+class Pushgateway(Server):
+    """A Pushgateway that keeps what it has in memory; :meth:`metrics` is what a Prometheus would scrape."""
+
+    kind = "pushgateway"
+
+    def __init__(self, workspace: Workspace, *, name: str | None = None, ready_timeout_s: float = 30.0) -> None:
+        self.program = obtain.pushgateway()
+        super().__init__(workspace, name=name, ready_timeout_s=ready_timeout_s)
+
+    @property
+    def url(self) -> str:
+        """Where to push to."""
+        return f"http://{self.host}:{self.port}"
+
+    def prepare(self) -> None:
+        """Need nothing."""
+
+    def argv(self) -> Sequence[str]:
+        """Return the server's command line."""
+        return [str(self.program), f"--web.listen-address={self.host}:{self.port}"]
+
+    def probe(self) -> str | None:
+        """Ask whether it is ready."""
+        try:
+            self._get("/-/ready")
+        except (OSError, http.client.HTTPException, DevstackError) as error:
+            return str(error)
+        return None
+
+    def metrics(self) -> str:
+        """Return all that was pushed, in the text format."""
+        return self._get("/metrics").decode("utf-8")
+
+    def _get(self, path: str) -> bytes:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            data = answer.read()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise DevstackError(f"{path} answered {answer.status}")
+        return data
