@@ -23,6 +23,7 @@ _SAYS = {
     "dropped": "nothing is kept any more",
     "failed": "failed; the data was left as it was",
 }
+_COVERED = "in place, and replaced again since; the old data is kept"
 
 
 def add(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -53,7 +54,18 @@ def show(args: argparse.Namespace, session: Session) -> int:
     if not records:
         print("No restore has replaced live data.")
         return 0
-    rows = [(one.id, one.source, one.backup, render.when(one.changed_at), _SAYS[one.phase]) for one in records]
+    in_place = sorted((one for one in records if one.phase == "replaced"), key=lambda one: one.started_at)
+    newest = {one.source: one.id for one in in_place}
+    rows = [
+        (
+            one.id,
+            one.source,
+            one.backup,
+            render.when(one.changed_at),
+            _COVERED if one.phase == "replaced" and newest[one.source] != one.id else _SAYS[one.phase],
+        )
+        for one in records
+    ]
     print(render.table(("RESTORE", "SOURCE", "FROM BACKUP", "SINCE", "STATE"), rows))
     for record in records:
         if record.interrupted:

@@ -27,7 +27,8 @@ def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
     """Put the data that a restore replaced back in its place; what had replaced it is kept in turn.
 
     One that was interrupted is ended first. Idempotent: one that is undone stays so. Raises
-    :class:`~drd.errors.CatalogError` when there is nothing to go back to.
+    :class:`~drd.errors.CatalogError` when there is nothing to go back to, and :class:`~drd.errors.ConfigError` when a
+    later restore has to be undone before.
     """
     records, replacer = Restores(ports.store), replacer_of(target)
     try:
@@ -42,6 +43,7 @@ def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
             if record.phase in {"dropped", "failed"}:
                 why = "its old data was dropped" if record.phase == "dropped" else "it did not replace anything"
                 raise CatalogError(f"the restore {record.id} cannot be undone: {why}", hint="see: drd restore list")
+            _refuse_out_of_order(records, record)
             if record.phase == "undone":
                 return Undone(record, tuple(replacer.undo(record.id)) if record.kept is None else (record.kept,))
             kept, record = record.kept, record.now("undoing", ports.now())
@@ -60,6 +62,22 @@ def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
         of_source(error, "restore", target.name)
         raise
     return Undone(record, names, tuple(notices))
+
+
+def _refuse_out_of_order(records: Restores, record: RestoreRecord) -> None:
+    """Raise ConfigError while a later restore of the source is in place.
+
+    Going back past it would put its copies under the names of this one, and the first ``drop-old`` might take the data
+    that somebody wants.
+    """
+    same = (one for one in records.all()[0] if one.source == record.source)
+    later = [one for one in same if one.started_at > record.started_at]  # ids of one second are in no order
+    for one in sorted(later, key=lambda one: one.started_at, reverse=True):
+        if record.phase == "replaced" and (one.interrupted or one.phase == "replaced"):
+            raise ConfigError(
+                f"the restore {one.id} replaced the data after {record.id} did, so it is the first to be undone",
+                hint=f"drd restore undo {one.id}, then drd restore undo {record.id}",
+            )
 
 
 def drop_old(ports: Ports, target: Source, restore_id: str) -> Undone:

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Literal
 
-from drd.errors import Cancelled, DrdError, IntegrityError, TargetNotEmpty
+from drd.errors import Cancelled, DrdError, IntegrityError, StoreForbidden, TargetNotEmpty
 from drd.model import (
     FINGERPRINT_ARTIFACT,
     Backup,
@@ -31,6 +31,7 @@ from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports, Source
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
 from drd.protocols import ArtifactReader
+from drd.repository.restores import Restores
 
 Outcome = Literal["ok", "planned", "partial", "failed", "cancelled"]
 TargetFactory = Callable[[str, Backup], Source]
@@ -153,7 +154,21 @@ def _doubts(ports: Ports, backup: Backup) -> tuple[Notice, ...]:
         if any(artifact.raw for artifact in backup.artifacts):
             text = f"{backup.id} holds objects that the server wrote itself: the signature covers their names and sizes"
             out.append(Notice("content-not-signed", f"{text}, not their content"))
+    if (restore := _kept_for(ports, backup)) is not None:
+        text = (
+            f"{backup.id} holds what the restore {restore} took the place of; what was there before has an earlier time"
+        )
+        out.append(Notice("kept-by-restore", text))
     return tuple(out)
+
+
+def _kept_for(ports: Ports, backup: Backup) -> str | None:
+    """Return the restore in place that took this backup of the data it replaced, which may be what was ruined."""
+    try:
+        records, _ = Restores(ports.store).all()
+    except StoreForbidden:  # a role that is not to see them
+        return None
+    return next((one.id for one in records if one.kept == backup.id and one.phase == "replaced"), None)
 
 
 def refuse_unless_empty(planned: Sequence[PlannedRestore]) -> None:

@@ -96,6 +96,11 @@ class World:
         (done,) = replace.restore_in_place(self.ports, self.at, planned).restores
         return done
 
+    def doubts(self) -> tuple[Notice, ...]:
+        """Return what a plan for now says of its backup."""
+        (planned,) = restore.plan(self.ports, datetime.now(UTC), ["shop"], lambda _source, _backup: self.source)
+        return planned.notices
+
     def phase(self) -> str:
         (record,), problems = Restores(self.ports.store).all()
         assert problems == []
@@ -125,6 +130,26 @@ def test_replace_undo_drop(world: World) -> None:
     assert Pins(world.ports.store).of("shop") == set()
     with pytest.raises(CatalogError, match="was dropped"):
         replaced.undo(world.ports, world.source, done.replaced.restore)
+
+
+def test_restores_are_undone_in_reverse_order(world: World) -> None:
+    """Going back past a later restore would mix up the copies: refused, with the one to undo first."""
+    first = world.replace()
+    if world.replacer.keeps == "backup":
+        assert [notice.code for notice in world.doubts()] == ["kept-by-restore"]
+        return
+    world.engine.tables = {"orders": b"5\n"}
+    second = world.replace()
+    assert first.replaced
+    assert second.replaced
+    with pytest.raises(ConfigError, match=second.replaced.restore) as caught:
+        replaced.undo(world.ports, world.source, first.replaced.restore)
+    assert f"drd restore undo {second.replaced.restore}, then" in caught.value.hint
+    assert world.engine.tables == BEFORE
+    replaced.undo(world.ports, world.source, second.replaced.restore)
+    assert world.engine.tables == {"orders": b"5\n"}
+    replaced.undo(world.ports, world.source, first.replaced.restore)
+    assert world.engine.tables == AFTER
 
 
 @pytest.mark.parametrize("step", ["stage", "swap"])
