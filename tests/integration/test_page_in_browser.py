@@ -22,7 +22,7 @@ LONG = "a" * 63
 STATES: dict[str, Callable[[], Overview]] = {
     "good": overviews.good,
     "trouble": overviews.trouble,
-    "many": lambda: overviews.many(40, 20),
+    "many": lambda: overviews.many(20, 6),
     "new": lambda: overviews.make_overview(overviews.make_view("orders")),
     "long": lambda: overviews.make_overview(
         overviews.make_view(LONG, [overviews.make_head(LONG)]), error=f"cannot reach http://{'x' * 200}/{'y' * 200}"

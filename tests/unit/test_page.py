@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drd import __version__
-from drd.daemon.model import Overview
+from drd.daemon.model import JobRun, Overview, SourceView
 from drd.daemon.web.page import content_security_policy, render
 from drd.drills.look import style_source
 from drd.model import Notice
@@ -318,6 +318,7 @@ def test_the_page_is_quick_and_bounded() -> None:
     """200 sources with 10,000 backups take well under 300 ms of processor time; more backups add next to nothing."""
     overview = many(200, 50)
     assert sum(len(view.backups) for view in overview.sources) == 10_000
+    overview = dataclasses.replace(overview, sources=tuple(_with_history(view) for view in overview.sources))
     html = render(overview, NOW)
     assert len(html) < 1_000_000
 
@@ -326,11 +327,22 @@ def test_the_page_is_quick_and_bounded() -> None:
         render(overview, NOW)
         return time.process_time() - started
 
-    assert min(spent() for _ in range(3)) < 0.3
+    assert any(spent() < 0.3 for _ in range(8)), "busy neighbours make it slower, nothing makes it faster"
     few, lots = (
         len(render(make_overview(make_view("s", make_series("s", every=HOUR / n, full_every=7))), NOW)) for n in (1, 20)
     )
     assert abs(lots - few) < 2000
+
+
+def _with_history(view: SourceView) -> SourceView:
+    """Give a source three jobs with all the runs that are remembered."""
+    names = [f"{kind}/nightly/{view.name}" for kind in ("backup", "verify", "prune")]
+    return dataclasses.replace(view, jobs=tuple(make_job(name, DAY, runs=_remembered()) for name in names))
+
+
+@cache
+def _remembered() -> tuple[JobRun, ...]:
+    return tuple(make_run("backup/nightly/s", NOW - HOUR * n) for n in range(1, 201))
 
 
 hostile = st.text(min_size=1, max_size=60).filter(str.strip) | st.sampled_from(

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from drd.daemon.model import SourceView
 from drd.daemon.web.drawing import bar, sparkline
-from drd.daemon.web.strip import gaps, strip
+from drd.daemon.web.strip import Strip, gaps, strip
 from tests.support.overviews import (
     DAY,
     HOUR,
@@ -36,13 +36,18 @@ def hourly(*, without: tuple[datetime, datetime] | None = None, history: int = 2
     return make_view("s", heads, jobs=[make_job(name, runs=tuple(runs[:history]))])
 
 
+def drawing(view: SourceView) -> Strip:
+    """Draw a source with its gaps."""
+    return strip(view, gaps(view, NOW), NOW)
+
+
 def test_a_missing_backup_is_a_gap() -> None:
     """A hole longer than planned is a gap from the backup before to the one after; it is drawn, counted and timed."""
     hole = (UNTIL - HOUR * 40, UNTIL - HOUR * 30)
     view = hourly(without=hole)
     (found,) = gaps(view, NOW)
     assert (found.start, found.end, found.open) == (UNTIL - HOUR * 41, UNTIL - HOUR * 30, False)
-    drawn = strip(view, NOW)
+    drawn = drawing(view)
     assert drawn.words == "111 backups, 4 failed attempts, 1 gap of 11 h"
     assert drawn.svg.count('class="gap"') == 1
     assert drawn.svg.count('class="attempt"') >= 1
@@ -54,7 +59,7 @@ def test_a_late_backup_is_an_open_gap() -> None:
     late = make_view("s", make_series("s", until=NOW - HOUR * 3, days=2))
     (found,) = gaps(late, NOW)
     assert (found.start, found.end, found.open) == (NOW - HOUR * 3, NOW, True)
-    assert 'class="gap now"' in strip(late, NOW).svg
+    assert 'class="gap now"' in drawing(late).svg
     assert gaps(make_view("s", make_series("s", until=NOW - timedelta(minutes=85), days=2)), NOW) == ()
 
 
@@ -66,7 +71,7 @@ def test_what_is_not_known_is_no_gap() -> None:
     view = hourly()
     pruned = make_view("s", [h for h in view.backups if not hole[0] <= h.recovery_point < hole[1]], jobs=view.jobs)
     assert gaps(pruned, NOW) == ()
-    assert 'class="gone"' in strip(pruned, NOW).svg
+    assert 'class="gone"' in drawing(pruned).svg
     assert gaps(make_view("s"), NOW) == ()
 
 
@@ -87,7 +92,7 @@ def test_kinds_and_drills_have_marks_of_their_own() -> None:
         make_failed_drill(full, NOW - DAY * 2),
         make_drill(full, NOW - DAY * 14),
     ]
-    svg = strip(make_view("s", [full, half], drills=drills), NOW).svg
+    svg = drawing(make_view("s", [full, half], drills=drills)).svg
     assert re.search(r'class="full" d="M360 13h4"', svg)
     assert re.search(r'class="incremental" d="M648 17h4"', svg)
     assert re.findall(r'<use href="#(\w+)" class="([^"]+)" x="([\d.]+)%"', svg) == [
@@ -99,8 +104,8 @@ def test_kinds_and_drills_have_marks_of_their_own() -> None:
 def test_old_and_future_backups_are_left_out() -> None:
     """What lies outside the 30 days, or ahead of the clock, is not drawn."""
     view = make_view("s", [make_head("s", NOW - DAY * 31), make_head("s", NOW + HOUR)], gap=None)
-    assert "full" not in strip(view, NOW).svg
-    assert strip(view, NOW).words == "no backup"
+    assert "full" not in drawing(view).svg
+    assert drawing(view).words == "no backup"
 
 
 def test_sizes_are_drawn_above_zero() -> None:

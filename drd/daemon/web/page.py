@@ -21,7 +21,7 @@ from drd.daemon.web.answer import Answer, answer
 from drd.daemon.web.drawing import legible
 from drd.daemon.web.lists import DrillRow, JobRow, drill_rows, job_rows
 from drd.daemon.web.rows import MARKS, Row, rows, window_start
-from drd.daemon.web.strip import DAYS
+from drd.daemon.web.strip import DAYS, gaps
 from drd.daemon.web.troubles import Trouble, capital, sentence, troubles
 from drd.drills.look import LOOK, style_source
 from drd.drills.page import STYLE as DRILL_STYLE
@@ -82,8 +82,9 @@ def content_security_policy() -> str:
 
 def _page(overview: Overview, now: datetime, version: str) -> _Page:
     report = _report(overview, now)
-    wrong, board = troubles(overview, report, now), overview.board
-    all_rows = rows(overview.sources, board, _tones(wrong), now)
+    holes, board = {view.name: gaps(view, now) for view in overview.sources}, overview.board
+    wrong = troubles(overview, report, holes, now)
+    all_rows = rows(overview.sources, board, _tones(wrong), holes, now)
     shown = all_rows if len(all_rows) <= _MANY else [row for row in all_rows if row.tone != "well"]
     by_size = sorted(all_rows, key=lambda row: -row.stored_bytes)
     starts = [start for view in overview.sources if (start := window_start(view)) is not None]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from drd import wording
 from drd.daemon.model import Board, JobView, SourceView
 from drd.daemon.web.drawing import bar, sparkline
-from drd.daemon.web.strip import Strip, strip
+from drd.daemon.web.strip import Gap, Strip, strip
 from drd.drills.report import DrillRun
 from drd.ops.coverage import coverage_words
 from drd.repository.oddness import is_whole
@@ -63,9 +63,16 @@ class Row:
 
 
 def rows(
-    views: Sequence[SourceView], board: Board | None, tones: Mapping[str, Literal["act", "look"]], now: datetime
+    views: Sequence[SourceView],
+    board: Board | None,
+    tones: Mapping[str, Literal["act", "look"]],
+    holes: Mapping[str, Sequence[Gap]],
+    now: datetime,
 ) -> list[Row]:
-    """Return a row for each source: those of ``tones`` first, in its order, then the others as they are given."""
+    """Return a row for each source: those of ``tones`` first, in its order, then the others as they are given.
+
+    ``holes`` are the gaps of each source.
+    """
     starts = [start for view in views if (start := window_start(view)) is not None]
     scale = Scale(
         start=min(starts, default=now),
@@ -74,7 +81,7 @@ def rows(
     )
     first = {name: rank for rank, name in enumerate(tones)}
     ordered = sorted(views, key=lambda view: first.get(view.name, len(first)))
-    return [_row(view, board, tones.get(view.name, "well"), scale, now) for view in ordered]
+    return [_row(view, board, tones.get(view.name, "well"), scale, holes[view.name], now) for view in ordered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,9 @@ def stored(view: SourceView) -> int:
     return sum(head.stored_bytes for head in view.backups)
 
 
-def _row(view: SourceView, board: Board | None, tone: RowTone, scale: Scale, now: datetime) -> Row:
+def _row(
+    view: SourceView, board: Board | None, tone: RowTone, scale: Scale, holes: Sequence[Gap], now: datetime
+) -> Row:
     status, newest = view.status, view.status.newest
     whole = [head.plain_bytes for head in view.backups if is_whole(head)][-_TREND:]
     trend = (
@@ -131,7 +140,7 @@ def _row(view: SourceView, board: Board | None, tone: RowTone, scale: Scale, now
         spark=sparkline(whole, trend),
         next_run=next_cell([job for job in view.jobs if job.job.kind == "backup"], board, now),
         drill=drill_cell(status.last_drill, now) if status.last_drill or status.configured else Cell("never"),
-        strip=strip(view, now),
+        strip=strip(view, holes, now),
         window=window,
         window_bar=window_bar,
         storage=Cell(held, covered),

@@ -51,12 +51,11 @@ class Strip:
     words: str
 
 
-def strip(view: SourceView, now: datetime) -> Strip:
-    """Draw a source's last 30 days. Its size does not grow with the number of backups, drills or attempts."""
+def strip(view: SourceView, holes: Sequence[Gap], now: datetime) -> Strip:
+    """Draw a source's last 30 days, its gaps among them. Its size does not grow with the number of what it shows."""
     start = now - _SPAN
     runs = [run for job in view.jobs if job.job.kind == "backup" for run in job.runs]
     levels = _levels(view, runs, start, now)
-    holes = gaps(view, now)
     failed = [run for run in runs if run.outcome == "failed" and start <= run.started_at <= now]
     drills = [run for run in view.drills if start <= _proved(run) <= now]
     words = _words(view, holes, failed, drills, start, now)
@@ -84,17 +83,14 @@ def gaps(view: SourceView, now: datetime) -> tuple[Gap, ...]:
     if view.longest_gap_s is None:
         return ()
     start, allowed = now - _SPAN, timedelta(seconds=view.longest_gap_s) * _PATIENCE + _GRACE
-    runs = [run for job in view.jobs if job.job.kind == "backup" for run in job.runs]
-    known_since = max(start, min((run.planned_at for run in runs), default=now))
+    jobs = [job for job in view.jobs if job.job.kind == "backup" and job.runs]
+    known_since = max(start, min((job.runs[-1].planned_at for job in jobs), default=now))
     held = {head.id for head in view.backups}
     made = {head.recovery_point for head in view.backups}
-    made |= {run.started_at for run in runs if run.backup and run.backup not in held}
+    made |= {run.started_at for job in jobs for run in job.runs if run.backup and run.backup not in held}
     times = sorted(at for at in made if at <= now)
-    found = [
-        Gap(max(before, known_since), after)
-        for before, after in pairwise(times)
-        if after - max(before, known_since) > allowed
-    ]
+    wide = [(before, after) for before, after in pairwise(times) if after - before > allowed]
+    found = [Gap(max(a, known_since), b) for a, b in wide if b - max(a, known_since) > allowed]
     if times and now - times[-1] > allowed:
         found.append(Gap(max(times[-1], start), now, open=True))
     if not times and now - known_since > allowed:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
 from drd import wording
 from drd.daemon.model import Board, JobRun, JobView, Overview, SourceView
-from drd.daemon.web.strip import gaps
+from drd.daemon.web.strip import Gap
 from drd.ops.remarks import Remark, Urgency, remarks
 from drd.ops.status import StatusReport
 
@@ -47,12 +47,14 @@ class Trouble:
     parts: tuple[Trouble, ...] = ()
 
 
-def troubles(overview: Overview, report: StatusReport, now: datetime) -> tuple[Trouble, ...]:
-    """Return what is wrong, most urgent first; many sources with the same trouble are one."""
+def troubles(
+    overview: Overview, report: StatusReport, holes: Mapping[str, Sequence[Gap]], now: datetime
+) -> tuple[Trouble, ...]:
+    """Return what is wrong, most urgent first; many sources with the same trouble are one. ``holes``: by source."""
     views = {view.name: view for view in overview.sources}
     told: set[str] = set()
     said = [_told(remark, views, told) for remark in remarks(report) if remark.urgency != "note"]
-    found = [*_store(overview, now), *said, *_late(overview, now), *_jobs(overview.board, told)]
+    found = [*_store(overview, now), *said, *_late(overview, holes), *_jobs(overview.board, told)]
     found += [*_unproven(report), *_board(overview.board)]
     found += [Trouble(n.code, "look", "", capital(n.message)) for n in overview.notices if n not in report.notices]
     ordered = [item for urgency in ("act", "look") for item in found if item.urgency == urgency]
@@ -85,12 +87,12 @@ def _failing(jobs: Sequence[JobView]) -> JobRun | None:
     return max(failed, key=lambda run: run.finished_at, default=None)
 
 
-def _late(overview: Overview, now: datetime) -> Iterator[Trouble]:
+def _late(overview: Overview, holes: Mapping[str, Sequence[Gap]]) -> Iterator[Trouble]:
     """Name sources whose schedule was missed, where no RPO says so already."""
     for view in overview.sources:
         if not view.status.configured or view.status.within_rpo is False:
             continue
-        for gap in gaps(view, now)[-1:]:
+        for gap in holes[view.name][-1:]:
             if gap.open and view.status.newest is not None:
                 text = f"{view.name} has had no backup for {wording.span(view.status.age_s)}"
                 text += f", though one is planned every {wording.span(view.longest_gap_s)}"
