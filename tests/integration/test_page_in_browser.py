@@ -147,10 +147,12 @@ def test_a_command_is_selected_by_one_click(browser: Browser, address: str) -> N
 
 
 def test_paper_shows_what_is_folded(browser: Browser, address: str, tmp_path: Path) -> None:
-    """In print, folded parts are laid out as well, in black on white whatever the system's setting."""
-    with opened(browser, f"{address}/many", scheme="dark") as page:
+    """In print, folded parts are laid out as well, within A4, in black on white whatever the system's setting."""
+    a4 = {"width": 718, "height": 1000}
+    with opened(browser, f"{address}/many", size=a4, scheme="dark") as page:
         page.emulate_media(media="print", color_scheme="dark")
         assert page.get_by_text("tenant-000-orders").first.is_visible()
         assert page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.evaluate("document.documentElement.scrollWidth") <= a4["width"]
         page.pdf(path=tmp_path / "page.pdf")
         assert (tmp_path / "page.pdf").stat().st_size > 10_000
