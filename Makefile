@@ -64,7 +64,7 @@ chart: setup ## Write what of the Helm chart is generated, and the renders that 
 lock: ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest (needs uv)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \
 	  --custom-compile-command 'make lock' $(UPGRADE) --output-file requirements-dev.lock pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra docker --generate-hashes --no-annotate \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra docker --extra kubernetes --generate-hashes --no-annotate \
 	  --custom-compile-command 'make lock' --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 
 clean: ## Stop the devstack; remove caches and builds (.venv stays)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from drd.drills.suite import Budgets, Drill, Limits, Objectives, Selection, Suit
 from drd.model import EngineKind
 
 MIB, GIB = 1 << 20, 1 << 30
-RuntimeName: TypeAlias = Literal["auto", "process", "docker"]
+RuntimeName: TypeAlias = Literal["auto", "process", "docker", "kubernetes"]
 
 
 class ObjectivesConfig(Section):
@@ -59,6 +59,40 @@ class DockerConfig(Section):
     pull: bool = Field(default=True, description="Whether an image that is not there may be pulled.")
 
 
+class KubernetesConfig(Section):
+    """Scratch servers in pods of a Kubernetes cluster."""
+
+    namespace: Text | None = Field(default=None, description="Namespace of the pods. Default: drd's own.")
+    kubeconfig: FilePath | None = Field(
+        default=None, description="How to reach the cluster. Default: drd's own pod, else as kubectl finds it."
+    )
+    context: Text | None = Field(default=None, description="Context of the kubeconfig. Default: the current one.")
+    images: dict[EngineKind, Text] = Field(
+        default_factory=dict, description="Image by kind of database. Default: the official one of that release."
+    )
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        default="IfNotPresent", description="When a node pulls an image."
+    )
+    pull_secrets: tuple[Text, ...] = Field(default=(), description="Secrets by which the node pulls images.")
+    users: dict[EngineKind, Annotated[Count, Field(ge=1, le=4_294_967_294)]] = Field(
+        default_factory=dict,
+        description="User id by kind of database. Default: the official images' (999, 999, 101).",
+    )
+    node_selector: dict[str, Text] = Field(default_factory=dict, description="Labels of the nodes that may run them.")
+    tolerations: tuple[dict[str, Any], ...] = Field(
+        default=(), description="Taints of nodes that they bear, as in a Pod."
+    )
+    priority_class: Text | None = Field(default=None, description="Priority class; a low one lets real work go first.")
+    reach: Literal["auto", "pod", "forward"] = Field(
+        default="auto",
+        description="How drd reaches a pod: by its address, or by a port forwarded through the API server; auto: by "
+        "address from within the cluster.",
+    )
+    own_address: Text | None = Field(
+        default=None, description="Address where pods find drd. Default: of drd's own pod, inside a cluster."
+    )
+
+
 class ScratchConfig(Section):
     """Where scratch servers live: folder, programs and user of plain processes; engine and images of containers."""
 
@@ -73,6 +107,7 @@ class ScratchConfig(Section):
         default=None, description="Unprivileged user they run as, where drd is root. Default: the engine's own user."
     )
     docker: DockerConfig = Field(default_factory=DockerConfig, description="Scratch servers in containers.")
+    kubernetes: KubernetesConfig = Field(default_factory=KubernetesConfig, description="Scratch servers in pods.")
 
 
 class DrillConfig(TimedSection):
@@ -84,7 +119,8 @@ class DrillConfig(TimedSection):
     sources: tuple[Text, ...] = Field(default=(), description="Sources whose backups are drilled. Default: all.")
     runtime: RuntimeName = Field(
         default="auto",
-        description="Where scratch servers come from: docker, process, or auto (docker where it answers).",
+        description="Where scratch servers come from: docker, process, kubernetes, or auto (pods where drd is in one, "
+        "else docker where an engine answers, else processes).",
     )
     select: Annotated[tuple[Selection, ...], Field(min_length=1)] = Field(
         default=("latest",),

@@ -55,10 +55,16 @@ def plans(config: Config, names: Sequence[str], stored: Sequence[str]) -> list[t
 
 
 def scratch_runtime(config: Config, name: RuntimeName) -> ScratchRuntime:
-    """Return a runtime; ``auto`` is docker where an engine answers, else plain processes."""
+    """Return a runtime; ``auto`` is pods where drd runs in one, else docker where an engine answers, else processes."""
     if name == "docker":
         return _docker(config)
+    if name == "kubernetes":
+        return _kubernetes(config)
     if name == "auto":
+        from drd.scratch.kubernetes_api import in_a_pod
+
+        if in_a_pod():
+            return _kubernetes(config)
         docker = _docker(config)
         if docker.check()[0].outcome == "ok":
             return docker
@@ -122,6 +128,30 @@ def _docker(config: Config) -> ScratchRuntime:
     )
 
 
+def _kubernetes(config: Config) -> ScratchRuntime:
+    from drd.scratch.kubernetes import KubernetesRuntime
+    from drd.scratch.kubernetes_objects import PodChoices
+
+    settings = config.scratch.kubernetes
+    return KubernetesRuntime(
+        now=lambda: datetime.now(UTC),
+        namespace=settings.namespace,
+        context=settings.context,
+        kubeconfig=settings.kubeconfig,
+        images=dict(settings.images),
+        choices=PodChoices(
+            pull_policy=settings.pull_policy,
+            pull_secrets=settings.pull_secrets,
+            node_selector=dict(settings.node_selector),
+            tolerations=settings.tolerations,
+            priority_class=settings.priority_class,
+            users=dict(settings.users),
+        ),
+        reach=settings.reach,
+        own_address=settings.own_address,
+    )
+
+
 def binder(config: Config) -> Bind:
     """Return what makes engine and examiner for a scratch server; of the configuration it takes folders of tools."""
 
@@ -163,7 +193,8 @@ def _redis(config: Config, endpoint: ScratchEndpoint, backup: Backup) -> Bound:
         endpoint.url,
         password=endpoint.password,
         topology="standalone",
-        holder_listen=endpoint.listen_host,
+        holder_listen=endpoint.listen_host or "127.0.0.1",
+        restore_via="auto" if endpoint.listen_host else "keys",
         tools_dir=_tools_dir(config, backup),
     )
     return Bound(RedisEngine(settings), RedisExaminer(settings))

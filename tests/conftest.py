@@ -139,7 +139,8 @@ def docker_host() -> Iterator[str]:
 def _alone_with_the_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run tests in containers one at a time on this machine: some of them remove the scratch servers of everybody."""
     by_name = "docker_host" in request.fixturenames
-    by_parameter = "docker" in getattr(getattr(request.node, "callspec", None), "params", {}).values()
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {}).values()
+    by_parameter = "docker" in parameters or "kubernetes" in parameters
     if not (by_name or by_parameter):
         yield
         return

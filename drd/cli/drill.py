@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # pulls in the pipeline
     from drd.ops.drill import DrillReport, Request, Tick
 
 FAILED_EXIT_CODE = 21
-RUNTIMES = ("auto", "process", "docker")
+RUNTIMES = ("auto", "process", "docker", "kubernetes")
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 
 from drd.cancel import CancelToken
-from drd.errors import DrdError, ScratchError
+from drd.errors import DrdError
 from drd.model import CheckItem, EngineKind, ScratchSpec
 from drd.protocols import Clock, ScratchServer
 from drd.scratch import docker_labels
@@ -23,6 +23,7 @@ from drd.scratch.docker_server import DockerServer, name_of
 from drd.scratch.images import Image, data_folder, have_image, image_name, program_and_user
 from drd.scratch.lending import lent
 from drd.scratch.owners import Owner
+from drd.scratch.prologue import prologue
 from drd.scratch.ready import wait_ready
 from drd.scratch.recipes import RECIPES
 from drd.scratch.recipes.recipe import Place, Recipe, numbers
@@ -129,7 +130,7 @@ class DockerRuntime:
                 patience_s=self._ready_timeout_s,
                 hint=f"the image is {name}; more memory or another image may help",
             )
-            _see_release(recipe, spec, name, version)
+            recipe.demand(version, numbers(spec.version), name)
         except BaseException:
             docker_labels.remove(client, server_id)
             raise
@@ -160,13 +161,13 @@ class DockerRuntime:
             spec.memory_bytes,
             spec.cpus,
         )
-        prologue, files = _prologue(place, recipe)
+        script, files = prologue(place, recipe)
         with mapped(f"start a container of {name}"):
             container = client.containers.create(
                 image.id,
                 name=own,
                 labels=labels,
-                entrypoint=["/bin/sh", "-c", prologue, "drd-scratch"],
+                entrypoint=["/bin/sh", "-c", script, "drd-scratch"],
                 command=recipe.command(place, program),
                 user=user,
                 environment={**files, "DRD_SCRATCH_PASSWORD": place.password, "CLICKHOUSE_WATCHDOG_ENABLE": "0"},
@@ -188,20 +189,3 @@ class DockerRuntime:
             container.start()
             container.reload()
         return DockerServer(client, recipe, spec, place, container, server_id, self._host)
-
-
-def _see_release(recipe: Recipe, spec: ScratchSpec, name: str, version: str) -> None:
-    if not recipe.fits(numbers(version), numbers(spec.version)):
-        raise ScratchError(
-            f"the image {name} is {recipe.title} {version}, and the backup is of {spec.version}",
-            hint=f"name an image of {recipe.title} {recipe.release(numbers(spec.version))}",
-        )
-
-
-def _prologue(place: Place, recipe: Recipe) -> tuple[str, dict[str, str]]:
-    """Return what writes the configuration before the server starts, and the variables that it comes by."""
-    steps, variables = ["umask 077", f"mkdir -p {place.data}"], {}
-    for number, (file, text) in enumerate(recipe.files(place).items()):
-        variables[f"DRD_FILE_{number}"] = text
-        steps += [f'printf %s "$DRD_FILE_{number}" > {place.folder / file}', f"unset DRD_FILE_{number}"]
-    return " && ".join([*steps, 'exec "$@"']), variables

@@ -20,13 +20,13 @@ from drd.cancel import CancelToken
 from drd.errors import Cancelled, ScratchError
 from drd.model import EngineKind
 from tests.support.scratch_clients import Refused, listener, login, query, reach_out, redis_client
-from tests.support.scratch_sites import ENGINES, DockerSite, ProcessSite, same_release, spec
+from tests.support.scratch_sites import ENGINES, DockerSite, KubernetesSite, ProcessSite, same_release, spec
 from tests.support.services import present
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-Site = ProcessSite | DockerSite
+Site = ProcessSite | DockerSite | KubernetesSite
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,16 @@ def docker_site(docker_host: str) -> DockerSite:
         return DockerSite(docker_host)
 
 
-@pytest.fixture(params=["process", "docker"])
+@pytest.fixture(scope="module")
+def kubernetes_site(docker_host: str, workspace: Workspace) -> Iterator[KubernetesSite]:
+    """Give the site of pods."""
+    with present():
+        found = KubernetesSite(docker_host, workspace.directory("kubernetes"))
+    yield found
+    found.api.close()
+
+
+@pytest.fixture(params=["process", "docker", "kubernetes"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """Give each runtime's site in turn, and see that a test leaves nothing behind."""
     found: Site = request.getfixturevalue(f"{request.param}_site")

@@ -68,3 +68,24 @@ def test_in_containers(copied: Site, scratch_root: Path, docker_host: str) -> No
     assert [(run["source"], run["verdict"]) for run in document["runs"]] == [(name, "passed") for name in SOURCES]
     assert {run["environment"]["runtime"] for run in document["runs"]} == {"docker"}
     assert docker.leftovers() == []
+
+
+def test_in_pods(copied: Site, scratch_root: Path, docker_host: str, tmp_path: Path) -> None:
+    """The same in pods, through an API server of the tests; from outside the cluster what does not fetch is proven."""
+    from tests.support.scratch_sites import KubernetesSite  # its library is an extra
+
+    pods = KubernetesSite(docker_host, tmp_path)
+    try:
+        site = with_drills(copied, scratch_root, pods={"runtime": "kubernetes", "limits": {"memory": "1GiB"}})
+        reach = {"kubeconfig": str(pods.api.kubeconfig), "images": dict(pods.images)}
+        site.config["scratch"] = {"kubernetes": {**reach, "own_address": pods.own_address}}
+        document = site("drill", "now", "--json").succeeds().json
+        assert [(run["source"], run["verdict"]) for run in document["runs"]] == [(name, "passed") for name in SOURCES]
+        assert {run["environment"]["runtime"] for run in document["runs"]} == {"kubernetes"}
+        site.config["scratch"] = {"kubernetes": reach}
+        document = site("drill", "now", "--json").json
+        verdicts = {run["source"]: run["verdict"] for run in document["runs"]}
+        assert verdicts == {POSTGRES: "passed", REDIS: "passed", CLICKHOUSE: "unverified"}
+        assert pods.leftovers() == []
+    finally:
+        pods.api.close()

@@ -157,6 +157,50 @@ class DockerSite:
         return [sys.executable, __file__, json.dumps(order)]
 
 
+class KubernetesSite:
+    """Pods of a small API server whose node is a Docker Engine; see :mod:`tests.support.kube_api`."""
+
+    name = "kubernetes"
+
+    def __init__(self, host: str, folder: Path) -> None:
+        from tests.support.kube_api import KubeApi
+        from tests.support.kube_node import Node
+
+        self._docker = DockerSite(host)
+        self.images = self._docker.images
+        self.api = KubeApi(Node(host, folder, "node-1"), folder)
+        self.own_address = self.api.node.gateway
+
+    def runtime(self, *, later_s: float = 0.0, **options: Any) -> ScratchRuntime:
+        """Return the runtime, its clock set forward by ``later_s`` seconds."""
+        return kubernetes_runtime(self.order(), later_s=later_s, **options)
+
+    def order(self) -> dict[str, Any]:
+        """Return what another process needs to use the same cluster."""
+        where = {"kubeconfig": str(self.api.kubeconfig), "own_address": self.own_address}
+        return {"site": "kubernetes", "images": self.images, **where}
+
+    def leftovers(self) -> list[str]:
+        """Return objects of the cluster, and containers of its node."""
+        return [f"{kind}/{name}" for kind, name in self.api.objects] + self.api.node.left()
+
+    def broken(self) -> str:
+        """Return an ``image`` whose Redis says why it cannot start."""
+        return self._docker.broken()
+
+    def owner(self) -> list[str]:
+        """Return the command of a process that starts a server of every engine and waits; see :func:`own`."""
+        return [sys.executable, __file__, json.dumps(self.order())]
+
+
+def kubernetes_runtime(order: Mapping[str, Any], *, later_s: float = 0.0, **options: Any) -> ScratchRuntime:
+    """Return a runtime of the cluster that an order names."""
+    from drd.scratch.kubernetes import KubernetesRuntime
+
+    values = {"kubeconfig": Path(order["kubeconfig"]), "images": order["images"], "own_address": order["own_address"]}
+    return KubernetesRuntime(now=lambda: datetime.now(UTC) + timedelta(seconds=later_s), **{**values, **options})
+
+
 def docker_runtime(host: str, names: dict[EngineKind, str], *, later_s: float = 0.0, **options: Any) -> ScratchRuntime:
     """Return a runtime with these images."""
     now = lambda: datetime.now(UTC) + timedelta(seconds=later_s)  # noqa: E731
@@ -169,6 +213,8 @@ def own(order: Mapping[str, Any]) -> None:
     if order["site"] == "process":
         programs = {engine: Path(path) for engine, path in order["programs"].items()}
         runtime = ProcessRuntime(Path(order["root"]), now=lambda: datetime.now(UTC), programs=programs)
+    elif order["site"] == "kubernetes":
+        runtime = kubernetes_runtime(order)
     else:
         runtime = docker_runtime(order["host"], order["images"])
     engines = [engine for engine in ENGINES if engine in sys.argv[2:]]

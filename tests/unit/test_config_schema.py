@@ -101,7 +101,7 @@ def test_the_example_explains_every_key():
     """No key of the models is missing from the example, and none is made up."""
     written = set().union(*(written_paths(yaml.safe_load(text)) for text in uncommented()))
     assert key_paths(Config) - written == set()
-    named_by_people = {"labels", "images", "programs"}
+    named_by_people = {"labels", "images", "programs", "node_selector", "users"}
     assert {path for path in written if not named_by_people & set(path.split(".")[:-1])} - key_paths(Config) == set()
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from drd.errors import ScratchError
 from drd.model import EngineKind
 
 USER = "drd_scratch"
@@ -55,6 +56,14 @@ class Recipe(ABC):
     @abstractmethod
     def fits(self, have: tuple[int, ...], want: tuple[int, ...]) -> bool:
         """Whether a server of version ``have`` may prove a backup of one of version ``want``."""
+
+    def demand(self, version: str, want: tuple[int, ...], image: str) -> None:
+        """Raise :class:`~drd.errors.ScratchError` when the server of an image may not prove a backup of ``want``."""
+        if not self.fits(numbers(version), want):
+            raise ScratchError(
+                f"the image {image} is {self.title} {version}, and the backup is of {'.'.join(map(str, want))}",
+                hint=f"name an image of {self.title} {self.release(want)}",
+            )
 
     @abstractmethod
     def release(self, version: tuple[int, ...]) -> str:
