@@ -13,14 +13,19 @@ import pytest
 from drd.cli.main import main
 from drd.daemon.history import History
 from drd.daemon.leader import Leader
-from drd.daemon.model import JobRun
+from drd.daemon.model import JobRun, Plan
 from drd.daemon.planning import Record, Retry
+from drd.daemon.upcoming import Outlook, Upcoming, outlook
+from drd.errors import StoreRefused, StoreUnavailable
 from drd.ops.backup import back_up
 from drd.ops.ports import Source
 from drd.repository import layout
 from drd.stores.local import LocalStore
+from drd.stores.memory import MemoryStore
+from drd.stores.wrappers.faulty import Fault, FaultyStore
+from drd.timing import Timing
 from tests.support.engine import DictEngine
-from tests.support.overviews import make_run
+from tests.support.overviews import make_job, make_run
 from tests.support.ports import make_ports
 
 JOB = "backup/hourly/shop"
@@ -118,3 +123,22 @@ def test_lines_fit_a_terminal_of_80_columns(
     assert "window 0.0 s, 1 backup; drill never" in narrow
     assert "next run of shop: no daemon" in narrow
     assert max(map(len, narrow.splitlines()[1:5])) <= 80
+
+
+def test_a_role_that_may_not_read_the_history(tmp_path: Path) -> None:
+    """What is planned is then not known, which is said; an outage is an error, as everywhere."""
+    plan = Plan(job=make_job(JOB).job, timing=Timing(interval_s=3600), deadline_s=60)
+
+    def refused() -> StoreRefused:
+        return StoreRefused("no right to read jobs/")
+
+    def away() -> StoreUnavailable:
+        return StoreUnavailable("no route")
+
+    blind = make_ports(FaultyStore(MemoryStore(), [Fault("get", key_contains="jobs/", error=refused)]), tmp_path)
+    assert outlook(blind, [plan], lease_ttl_s=60) == Outlook(problem="no right to read jobs/")
+    gone = make_ports(FaultyStore(MemoryStore(), [Fault("list", error=away)]), tmp_path)
+    with pytest.raises(StoreUnavailable):
+        outlook(gone, [plan], lease_ttl_s=60)
+    fresh = outlook(make_ports(MemoryStore(), tmp_path), [plan], lease_ttl_s=60)
+    assert fresh == Outlook(running=False, sources={"shop": Upcoming(next_at=None)}), "an interval counts from a start"
