@@ -127,6 +127,17 @@ def check_reload(site: Site, daemon: RunningDaemon, asked: Asked) -> None:
     daemon.signal(signal.SIGHUP)
     daemon.wait("config.reloaded", times=2)
     wait_until("readiness", lambda: asked("/readyz").status == 200)
+    site.config_file.write_text(good.replace("127.0.0.1:0", "192.0.2.1:1"))  # an address of nobody (RFC 5737)
+    daemon.signal(signal.SIGHUP)
+    assert "192.0.2.1" in daemon.wait("http.refused")["reason"]
+    asked.place = place_of(daemon.wait("http.started", times=2)["place"].removeprefix("http://"), None)
+    wait_until("the refusal", lambda: "daemon.listen" in asked("/readyz").json["configuration"].get("reason", ""))
+    path = site.folder / "drd.sock"
+    site.config_file.write_text(good.replace("127.0.0.1:0", f"unix:{path}"))
+    daemon.signal(signal.SIGHUP)
+    daemon.wait("http.started", place=f"unix:{path}")
+    asked.place = Place(unix=path)
+    wait_until("readiness", lambda: asked("/readyz").status == 200)
 
 
 def test_no_secret_in_anything_that_is_said_or_kept(make_site: MakeSite, scratch_root: Path, targets: Targets) -> None:
