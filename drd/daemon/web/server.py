@@ -64,6 +64,7 @@ class WebServer:
         self._server = uvicorn.Server(self._config)
         self._thread = threading.Thread(target=self._serve, name="drd-web", daemon=True)
         self._failure: BaseException | None = None
+        self._closed = False
 
     @property
     def place(self) -> Place:
@@ -72,6 +73,11 @@ class WebServer:
             return self._place
         host, port = self._socket.getsockname()[:2]
         return Place(host=host, port=port, cert_file=self._place.cert_file, key_file=self._place.key_file)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it serves: it was started, not closed, and its thread has not died."""
+        return self._thread.is_alive() and not self._server.should_exit
 
     def start(self) -> None:
         """Begin to serve; return when it does."""
@@ -105,6 +111,9 @@ class WebServer:
 
     def close(self) -> None:
         """Stop serving: no new requests, a short while for those under way; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(_STOP_S)

@@ -28,6 +28,7 @@ from drd.model import Json
 
 _TEXTFILE_EVERY_S = 15.0
 _CERTIFICATE_EVERY_S = 60.0
+_AGAIN_EVERY_S = 10.0
 _log = structlog.get_logger("drd.daemon")
 
 
@@ -58,12 +59,12 @@ class Serving:
         )
         self._place = daemon.world.web.place
         self._server = WebServer(self._app, self._place)
-        self._textfile_due_s = self._certificate_due_s = 0.0
+        self._textfile_due_s = self._certificate_due_s = self._again_due_s = 0.0
         self._unwritten = ""
         self._warm = False
 
     def __enter__(self) -> Self:
-        self._start(self._server)
+        self._start()
         return self
 
     def __exit__(
@@ -78,23 +79,28 @@ class Serving:
 
     def adopt(self) -> str:
         """Serve where the configuration in force says; return why that cannot be, and go on as before, or nothing."""
-        wanted = self._daemon.world.web.place
-        if wanted == self._place:
+        wanted, before = self._daemon.world.web.place, self._place
+        if wanted == before:
             return ""
+        refusal = self._move(wanted)
+        if refusal:
+            self._move(before)  # and where that is taken meanwhile, tick() tries again
+        return refusal
+
+    def _move(self, place: Place) -> str:
+        """Serve at another place, or nowhere for now; return why not."""
         self._server.close()
+        self._place = place
         try:
-            self._server = WebServer(self._app, wanted)
-            self._start(self._server)
+            self._server = WebServer(self._app, place)
+            self._start()
         except DrdError as error:
             _log.error("http.refused", reason=error.message, hint=error.hint)
-            self._server = WebServer(self._app, self._place)
-            self._start(self._server)
             return error.message
-        self._place = wanted
         return ""
 
     def tick(self) -> None:
-        """Do what is due: look for a renewed certificate, write the textfile. Called about once a second.
+        """Do what is due: serve again, look for a renewed certificate, write the textfile. Called once a second.
 
         Once something is known, the page is made for nobody, so that the first who asks need not wait for templates.
         """
@@ -102,6 +108,9 @@ class Serving:
             self._warm = True
             self._page(overview, self._now())
         now_s = time.monotonic()
+        if not self._server.alive and now_s >= self._again_due_s:
+            self._again_due_s = now_s + _AGAIN_EVERY_S
+            self._move(self._place)
         if now_s >= self._certificate_due_s:
             self._certificate_due_s = now_s + _CERTIFICATE_EVERY_S
             self._renew()
@@ -109,9 +118,9 @@ class Serving:
             self._textfile_due_s = now_s + _TEXTFILE_EVERY_S
             self._write(self._daemon.world.web.textfile)
 
-    def _start(self, server: WebServer) -> None:
-        server.start()
-        _log.info("http.started", place=str(server.place))
+    def _start(self) -> None:
+        self._server.start()
+        _log.info("http.started", place=str(self._server.place))
 
     def _renew(self) -> None:
         try:
