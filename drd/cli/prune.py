@@ -91,7 +91,10 @@ def _print_source(source: PrunedSource, *, applied: bool) -> None:
     if source.error:
         print(render.error_lines(source.error))
     decision = source.decision
-    stay, going_now = len(decision.keep) + len(source.locked), len(decision.remove) - len(source.locked)
+    if source.error and not decision.keep and not decision.remove:  # nothing was looked at
+        return
+    going_now = len(source.removed) if applied else len(decision.remove) - len(source.locked)
+    stay = len(decision.keep) + len(decision.remove) - going_now
     print(f"{source.source}: {stay} stay, {going_now} {'went' if applied else 'may go'}")
     for kept in decision.keep:
         print(f"    keep    {kept.id}  {', '.join(kept.reasons)}")

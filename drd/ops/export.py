@@ -37,7 +37,10 @@ def export(ports: Ports, backup: Backup, directory: Path) -> Path:
             partial.rename(final)
     except OSError as error:
         raise TargetError(
-            f"cannot write to {directory}: {error.strerror}", op="restore", subject=backup.source
+            f"cannot write to {directory}: {error.strerror}",
+            op="restore",
+            subject=backup.source,
+            hint="make room or rights there, or name another directory with --into; what was written of it is gone",
         ) from error
     return final
 

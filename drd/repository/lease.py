@@ -99,7 +99,9 @@ def acquire(
                 since=started,
                 readable=readable,
             )
-    raise LeaseError(f"others keep taking the lease on {name}", subject=name, hint="try again in a minute")
+    raise LeaseError(
+        f"others keep taking the lease on {_shown(name)}", subject=_shown(name), hint="try again in a minute"
+    )
 
 
 def is_held(store: Store, name: str, *, ttl_s: float, now: datetime, holder: Holder) -> bool:
@@ -154,12 +156,14 @@ class StoreLease:
         may take over between this call and what it guards, so a publisher calls it again afterwards.
         """
         if self._stop.is_set():
-            raise LeaseError(f"the lease on {self._name} was released before the work ended", subject=self._name)
+            raise LeaseError(
+                f"the lease on {_shown(self._name)} was released before the work ended", subject=_shown(self._name)
+            )
         newest = _newest(self._store, self._name)
         if newest is None or newest[0] != self.generation:
             raise LeaseError(
-                f"another drd took over the lease on {self._name} while this one stood still",
-                subject=self._name,
+                f"another drd took over the lease on {_shown(self._name)} while this one stood still",
+                subject=_shown(self._name),
                 hint="nothing was published; the other one's work goes on",
             )
         if self._monotonic() - self._renewed >= self._ttl_s:
@@ -167,8 +171,8 @@ class StoreLease:
         if self._monotonic() - self._renewed >= self._ttl_s:
             why = f": {self._renewal_error}" if self._renewal_error else ""
             raise LeaseError(
-                f"the lease on {self._name} expired, as it could not be renewed for {self._ttl_s:.0f} s{why}",
-                subject=self._name,
+                f"the lease on {_shown(self._name)} expired, as it could not be renewed for {self._ttl_s:.0f} s{why}",
+                subject=_shown(self._name),
                 hint="nothing was published; run it again",
             )
 
@@ -208,6 +212,11 @@ class StoreLease:
             self._state, self._renewed, self._renewal_error = state, started, None
 
 
+def _shown(name: str) -> str:
+    """Return what people call that which a lease is on: a source by its own name."""
+    return name.removeprefix("source-")
+
+
 def _newest(store: Store, name: str) -> tuple[int, ObjectInfo] | None:
     """Return the highest generation and its object; names that are none are passed over."""
     found = [
@@ -228,16 +237,16 @@ def _refuse_if_held(store: Store, name: str, info: ObjectInfo, *, ttl_s: float, 
         if info.modified_at is not None and now > info.modified_at + timedelta(seconds=ttl_s) + margin:
             return
         raise LeaseError(
-            f"the lease on {name} {error}, so its holder is unknown",
-            subject=name,
+            f"the lease on {_shown(name)} {error}, so its holder is unknown",
+            subject=_shown(name),
             hint=f"if no other drd is at work, delete the object {info.key}",
         ) from error
     if state.released or now > state.expires_at + margin or is_gone(state.holder, seen_from=holder):
         return
     raise LeaseError(
-        f"another drd works on {name}: {state.holder.host}, process {state.holder.pid}, "
+        f"another drd works on {_shown(name)}: {state.holder.host}, process {state.holder.pid}, "
         f"since {when(state.acquired_at)}",
-        subject=name,
+        subject=_shown(name),
         hint=f"wait for it; if it is dead, the lease is free after {state.expires_at + margin:%H:%M:%S} UTC",
     )
 
@@ -254,9 +263,9 @@ def _refuse_if_recent(
     free_at = info.modified_at + timedelta(seconds=1.5 * ttl_s)
     if now <= free_at:
         raise LeaseError(
-            f"another drd may be at work on {name}: the lease was renewed at {info.modified_at:%H:%M:%S} UTC, and this"
-            " role may not read by whom",
-            subject=name,
+            f"another drd may be at work on {_shown(name)}: the lease was renewed at {info.modified_at:%H:%M:%S} UTC,"
+            " and this role may not read by whom",
+            subject=_shown(name),
             hint=f"try again after {free_at:%H:%M:%S} UTC, or give this role the right to read leases",
         ) from refusal
 
