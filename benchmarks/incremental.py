@@ -10,7 +10,9 @@ All write to folders on the same disk. drd: one ``drd backup now`` to a local st
 encrypts as well, and compresses as it does by itself (repository version 2, ``auto``), either a directory that
 ``pg_dump -Fd -Z0 -j2 --no-sync`` made (which is part of its time, as it is of drd's) or what ``pg_dump`` writes to a
 pipe. ``pg_dump -Fc`` is compressed and not encrypted. Bytes are those by which the files grew, everything counted.
-Only ratios of bytes say something on a busy machine; of the times, processor seconds (servers included) say most.
+The floor is ``pg_dump -Fd -Z0 -j2 --no-sync`` to a folder alone: the first two contain one, and what they take above it
+is compared as well. Only ratios of bytes say something on a busy machine; of the times, processor seconds (servers
+included) say most.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from drd.repository.codec import generate_identity
 
 RESTIC = "apt-get install restic (0.14 or newer)"
 NEW_ORDERS, NEW_OTHERS, CHANGED = 0.02, 0.002, 0.001
+FLOOR = "pg_dump -Fd alone (floor)"
 BYTES_TARGET, TIME_TARGET = 1.3, 0.5
 DAY = timedelta(days=1)
 FIRST_DAY = datetime(2026, 11, 1, tzinfo=UTC)  # always the same rows, so the same bytes
@@ -123,11 +126,13 @@ def keepers(postgres: Postgres, database: str, folder: Path) -> list[Keeper]:
     """Return the ways, drd's first, each with an empty repository."""
     env = {"PGPASSWORD": postgres.password, "RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": str(folder / "cache")}
     url, pg_dump = postgres.url(database), postgres.bin_dir / "pg_dump"
-    ours, directory, piped, plain = (folder / name for name in ("drd", "restic", "restic-stdin", "pg_dump"))
+    ours, directory, piped, plain, floor = (folder / name for name in ("drd", "restic", "stdin", "pg_dump", "floor"))
     plain.mkdir()
+    floor.mkdir()
     for repository in (directory, piped):
         shell(f"restic init -q --repository-version 2 --repo {repository}", env)
     dumped = folder / "dumped"
+    alone = f"{pg_dump} -Fd -Z0 -j2 --no-sync --file={floor}/today {url}"
     directly = f"{pg_dump} -Fd -Z0 -j2 --no-sync --file={dumped} {url} && restic backup -q --repo {directory} {dumped}"
     by_pipe = f"{pg_dump} {url} | restic backup -q --repo {piped} --stdin --stdin-filename dump.sql"
 
@@ -139,6 +144,7 @@ def keepers(postgres: Postgres, database: str, folder: Path) -> list[Keeper]:
         Keeper(Way("pg_dump -Fd, restic backup", run(directly), run(f"rm -rf {dumped}")), directory),
         Keeper(Way("pg_dump | restic --stdin", run(by_pipe)), piped),
         Keeper(Way("pg_dump -Fc", run(f'{pg_dump} -Fc --no-sync --file="$(mktemp -p {plain})" {url}')), plain),
+        Keeper(Way(FLOOR, run(alone), run(f"rm -rf {floor}/today")), floor),
     ]
 
 
@@ -178,7 +184,7 @@ def print_days(kept: list[Keeper]) -> None:
 
 def print_totals(kept: list[Keeper]) -> None:
     """Print the days after the first together, and drd's as multiples of each peer's."""
-    ours = kept[0]
+    ours, theirs, floor = kept[0], kept[1], kept[-1]
     print(f"  all but day 1 (targets of drd / restic: bytes ≤ {BYTES_TARGET}, time < {TIME_TARGET})")
     print(f"  {'':<28}{'MiB':>10}{'wall s':>9}{'cpu s':>9}   drd / it:   bytes    wall     cpu   taken by others")
     for keeper in kept:
@@ -190,6 +196,10 @@ def print_totals(kept: list[Keeper]) -> None:
             f"{sum(ours.way.cpu_s[1:]) / cpu_s:8.2f}   {others:.1f} of {os.cpu_count()}",
             flush=True,
         )
+    for what in ("seconds", "cpu_s"):
+        least, mine, other = (sum(getattr(keeper.way, what)[1:]) for keeper in (floor, ours, theirs))
+        above = f"drd {mine - least:.2f}, restic {other - least:.2f}, {(mine - least) / (other - least):.2f} times"
+        print(f"  above the floor, {what}: {above}")
 
 
 if __name__ == "__main__":

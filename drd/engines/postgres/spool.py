@@ -27,7 +27,8 @@ from drd.errors import DrdError, SourceError
 from drd.model import Json
 from drd.protocols import ArtifactSink, WorkContext
 
-SMALL_FILE_BYTES = 4 << 20  # a file that ends smaller goes into the pack: one object less
+SMALL_FILE_BYTES = 1 << 20
+"""A file that ends smaller goes into the pack: an object or two less, but what changes there takes much else along."""
 _READ_BYTES = 1 << 20
 _PUNCH_BYTES = 4 << 20
 _PAGE_BYTES = 4096
