@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from itertools import pairwise
 
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name}
@@ -63,6 +64,7 @@ class Timing:
     grace_s: float = 3600.0
 
 
+@lru_cache(maxsize=1024)  # it looks at years of days, and a schedule has a job for each source
 def longest_gap_s(timing: Timing) -> float:
     """Return the longest time between two runs that follow each other, in seconds; nights of clock change aside."""
     cron = timing.cron

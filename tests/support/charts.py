@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "drd"
 EXAMPLES = ROOT / "helm" / "examples"
 GOLDEN = ROOT / "tests" / "golden" / "helm"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 RELEASE, NAMESPACE = "demo", "backup"
 
 helm.disable_logging()
@@ -51,7 +52,7 @@ def objects(rendered: Mapping[str, str]) -> list[dict[str, Any]]:
         document
         for path, text in sorted(rendered.items())
         if not path.endswith("NOTES.txt")
-        for document in yaml.safe_load_all(text)
+        for document in yaml.load_all(text, Loader=LOADER)  # a SafeLoader
         if document
     ]
 
