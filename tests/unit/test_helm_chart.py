@@ -228,6 +228,23 @@ def test_network_policies_open_what_the_configuration_names(renders):
     assert [sorted(port["port"] for port in rule["ports"]) for rule in job["egress"]] == [[53, 53], [5432, 6379], [443]]
 
 
+def test_drills_in_pods_have_exactly_the_rights_that_are_documented(renders):
+    """The Role is that of docs/drills-kubernetes.md, in the drills' namespace, and the pod has a token for it."""
+    things = renders["daemon-full"]
+    document = (charts.ROOT / "docs" / "drills-kubernetes.md").read_text(encoding="utf-8")
+    wanted = next(
+        block for block in re.findall(r"```yaml\n(.*?)```", document, re.DOTALL) if block.startswith("rules:")
+    )
+    role = one(things, "Role")
+    assert role["rules"] == yaml.safe_load(wanted)["rules"]
+    assert {t["metadata"]["namespace"] for t in things if t["kind"].startswith("Role")} == {"drd-drills"}
+    assert one(things, "RoleBinding")["subjects"][0]["namespace"] == charts.NAMESPACE
+    assert one(things, "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+    assert one(renders["daemon"], "Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    (container,) = cluster_rules.containers(one(things, "Deployment"))
+    assert {"name": "DRD_SCRATCH__KUBERNETES__OWN_ADDRESS", "value": "$(POD_IP)"} in container["env"]
+
+
 def test_the_pod_outlives_the_daemons_grace(renders):
     """Kubernetes waits longer for the end than the daemon's own grace."""
     assert one(renders["daemon-full"], "Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 150

@@ -100,6 +100,14 @@
 {{- end -}}
 {{- end }}
 
+{{/* Where the pods of a drill find this one, which drd itself can see only in its own namespace. */}}
+{{- define "drd.drillsEnv" -}}
+{{- if and .Values.drills.kubernetes.enabled (not (dig "scratch" "kubernetes" "own_address" "" .Values.config)) -}}
+- name: DRD_SCRATCH__KUBERNETES__OWN_ADDRESS
+  value: $(POD_IP)
+{{- end -}}
+{{- end }}
+
 {{/* The ports of that way back: any free one, unless a source names one. */}}
 {{- define "drd.wayBackPorts" -}}
 {{- $any := false -}}

@@ -8,7 +8,7 @@ name: {{ index . 1 }}
 image: {{ include "drd.image" $root | quote }}
 imagePullPolicy: {{ $values.image.pullPolicy }}
 args: {{ toJson (index . 2) }}
-{{- $wayBack := include "drd.wayBackEnv" $root -}}
+{{- $wayBack := printf "%s\n%s" (include "drd.wayBackEnv" $root) (include "drd.drillsEnv" $root) | trim -}}
 {{- if or $values.secretEnv $values.extraEnv $wayBack }}
 env:
   {{- range $name, $from := $values.secretEnv }}
@@ -18,7 +18,7 @@ env:
   {{- with $wayBack }}
   - name: POD_IP
     valueFrom: {fieldRef: {fieldPath: status.podIP}}
-  {{- trim . | nindent 2 }}
+  {{- . | nindent 2 }}
   {{- end }}
   {{- with $values.extraEnv }}
   {{- toYaml . | nindent 2 }}
