@@ -334,10 +334,9 @@ class ScratchSpec:
 class ScratchEndpoint:
     """How a running scratch server is reached; made by scratch runtimes alone, and never from the configuration.
 
-    ``password`` was made at random for this server. ``version`` is what the server answered. ``environment`` is for the
-    report (image and digest, or program and its path; limits). ``connect`` are lines for a person who wants to look
-    inside, without the password. What the server has to connect back to (a gateway, a replication holder) listens on
-    ``listen_host``, the address of drd's own host as the server sees it; empty where the server cannot reach drd.
+    ``password`` was made at random for it. ``version`` is what the server answered. ``environment`` is for the report
+    (image, digest, limits). ``connect`` are lines for a person who wants to look inside, without the password. What the
+    server connects back to (gateway, holder) listens on ``listen_host``; empty where the server cannot reach drd.
     """
 
     engine: EngineKind

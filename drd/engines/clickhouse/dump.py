@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from drd.engines.clickhouse import access, alive, base, disk, fingerprints, orphans, unfinished
+from drd.engines.clickhouse import access, alive, disk, fingerprints, increments, orphans, unfinished
 from drd.engines.clickhouse.client import SOURCE, Server, ServerRefusal, told
 from drd.engines.clickhouse.gateway import Gateway
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
@@ -233,7 +233,7 @@ def _directly(run: Run) -> Taken:
         done = int((row.get("ProfileEvents") or {}).get("WriteBufferFromS3Bytes", 0))
         run.ctx.progress(Progress(run.ctx.source, "BACKUP to the bucket", done))
 
-    base_prefix = base.prefix_of_base(run.ctx)
+    base_prefix = increments.prefix_of_base(run.ctx)
     base_where = f"{direct.url.rstrip('/')}/{base_prefix}" if base_prefix else ""
     statement = run.statement(
         f"S3({literal(where)}, {keys})", f"S3({literal(base_where)}, {keys})" if base_where else ""
@@ -241,14 +241,14 @@ def _directly(run: Run) -> Taken:
     with using_bucket(direct.url, SOURCE):
         run.run(statement, moved=lambda: 0, tick=tick, refuse=lambda: None)
     ended = run.ctx.now()
-    facts: dict[str, Json] = {base.PREFIX_FACT: run.ctx.direct_prefix}
+    facts: dict[str, Json] = {increments.PREFIX_FACT: run.ctx.direct_prefix}
     data = _read_back(run, where, keys)
-    base.refuse_secret(data, direct.secret_access_key.reveal())
+    increments.refuse_secret(data, direct.secret_access_key.reveal())
     manifest = parse_manifest([data])
     if not manifest.base_backup_uuid:
         return Taken(manifest, ended, facts)
-    of_base = base.needed(manifest, parse_manifest([_read_back(run, base_where, keys)]))
-    return Taken(manifest, ended, facts | {base.BASE_PREFIX_FACT: base_prefix}, base_objects=of_base)
+    of_base = increments.needed(manifest, parse_manifest([_read_back(run, base_where, keys)]))
+    return Taken(manifest, ended, facts | {increments.BASE_PREFIX_FACT: base_prefix}, base_objects=of_base)
 
 
 def _read_back(run: Run, where: str, keys: str) -> bytes:

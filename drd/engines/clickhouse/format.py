@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from drd.engines.clickhouse import base, cityhash
+from drd.engines.clickhouse import cityhash, increments
 from drd.engines.clickhouse.manifest import ManifestFile, ServerManifest, parse_manifest
 from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
 from drd.engines.clickhouse.packing import MANIFEST_KEY
@@ -69,11 +69,11 @@ def _base_of(
     """
     if not manifest.base_backup_uuid:
         return None
-    view = base.view_of_base(index)
+    view = increments.view_of_base(index)
     if view is None or MANIFEST_KEY not in view.objects:
         raise IntegrityError(f"it is built on the backup {manifest.base_backup_uuid}, of which it names nothing")
     whole = _manifest(view, artifacts)
-    wanted = set(base.needed(manifest, whole).values())
+    wanted = set(increments.needed(manifest, whole).values())
     files = [item for item in whole.files if item.key in wanted]
     return ServerManifest(files, whole.base_backup_uuid, whole.uuid), view
 

@@ -17,24 +17,21 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from drd.engines.clickhouse import access, alive, base, disk, fingerprints, orphans, selection, unfinished
+from drd.engines.clickhouse import access, alive, disk, fingerprints, increments, orphans, selection, unfinished
+from drd.engines.clickhouse.aftercare import MERGES, check_table, merge_trees, refresh_views, start_merges
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
 from drd.engines.clickhouse.dump import query_settings
 from drd.engines.clickhouse.elsewhere import repoint
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
 from drd.engines.clickhouse.longquery import LongQuery
 from drd.engines.clickhouse.packindex import INDEX_ARTIFACT, PackIndex, read_index
-from drd.engines.clickhouse.quoting import identifier, literal, shown, table
+from drd.engines.clickhouse.quoting import identifier, literal, table
 from drd.engines.clickhouse.route import explain, open_gateway, unreachable, using_bucket
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.engines.clickhouse.spaces import BackupSpace
 from drd.errors import DrdError, IntegrityError, TargetError, TargetNotEmpty
 from drd.model import Backup, Notice, Progress, RestoreResult, TargetState
 from drd.protocols import ArtifactReader, WorkContext
-
-_NO_ROOM = frozenset({173, 241, 243})  # cannot allocate, memory limit, not enough space (src/Common/ErrorCodes.cpp)
-_MERGES = ("MERGES", "TTL MERGES")
-_APPENDS = r"(?s)\sREFRESH\s+(EVERY|AFTER)\s.*\sAPPEND\s"  # may say so of a view whose query only speaks of it
 
 
 def renames(settings: ClickHouseSettings, databases: Sequence[str]) -> dict[str, str]:
@@ -217,9 +214,9 @@ def _bring(
     with _origin(work, index, artifacts) as origin:
         wanted = work.elements(index)
         _run(work, origin, wanted, structure_only=1, allow_different_database_def=1)
-        tables = _merge_trees(work.server, work.names.values())
+        tables = merge_trees(work.server, work.names.values())
         for name in tables:
-            for what in _MERGES:
+            for what in MERGES:
                 work.server.execute(f"SYSTEM STOP {what} {table(*name)}")
         _run(work, origin, wanted, allow_different_database_def=1)
         notices += _bring_access(work, origin)
@@ -231,7 +228,7 @@ def _bring(
     restored.take(active_only=True)
     if work.settings.merges_after_restore == "started":
         start_merges(work.server, work.names.values())
-    _refresh_views(work.server, work.names.values())
+    refresh_views(work.server, work.names.values())
     return RestoreResult(tuple(notices)), restored
 
 
@@ -261,15 +258,6 @@ def _bring_access(work: _Restore, origin: _Origin) -> list[Notice]:
     return [Notice("access-not-restored", f"ClickHouse did not take {'; '.join(refused)}")] if refused else []
 
 
-def _merge_trees(server: Server, databases: Collection[str]) -> list[tuple[str, str]]:
-    rows = server.rows(  # not what a refresh fills before it puts it in another's place: it is gone in a moment
-        "SELECT database, name FROM system.tables WHERE database IN {names:Array(String)} "
-        "AND engine LIKE '%MergeTree' AND name NOT LIKE '.tmp.inner%' ORDER BY 1, 2",
-        {"names": list(databases)},
-    )
-    return [(row["database"], row["name"]) for row in rows]
-
-
 @contextmanager
 def _origin(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Iterator[_Origin]:
     """Open the way from the backup's artifacts to the server."""
@@ -284,7 +272,7 @@ def _origin(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> Iter
         keys = f"{literal(direct.access_key_id.reveal())}, {literal(direct.secret_access_key.reveal())}"
         watch = Watch(work.ctx.cancel, work.settings.stall_timeout_s, tick=_ticker(work, "RESTORE from the bucket"))
         url = direct.url.rstrip("/")
-        base_prefix = base.prefix_recorded(work.backup)
+        base_prefix = increments.prefix_recorded(work.backup)
         built_on = f"S3({literal(f'{url}/{base_prefix}')}, {keys})" if base_prefix else ""
         with using_bucket(direct.url, TARGET):
             yield _Origin(f"S3({literal(f'{url}/{prefix}')}, {keys})", watch, built_on)
@@ -316,7 +304,7 @@ def _from_gateway(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -
             work.ctx.progress(Progress(work.ctx.source, "RESTORE from gateway", gateway.bytes_moved, total))
 
         keys = f"{literal(gateway.access_key_id)}, {literal(gateway.secret_access_key)}"
-        built_on = f"S3({literal(gateway.url + base.FOLDER)}, {keys})" if base.view_of_base(index) else ""
+        built_on = f"S3({literal(gateway.url + increments.FOLDER)}, {keys})" if increments.view_of_base(index) else ""
         yield _Origin(
             f"S3({literal(gateway.url)}, {keys})",
             Watch(
@@ -340,34 +328,13 @@ def _from_disk(work: _Restore, index: PackIndex, artifacts: ArtifactReader) -> I
         volume.unpack(folder, index, artifacts, work.ctx)
         watch = Watch(work.ctx.cancel, work.settings.stall_timeout_s, tick=_ticker(work, "RESTORE from disk"))
         name = literal(work.settings.disk_name)
-        built_on = f"Disk({name}, {literal(f'{folder}/{base.FOLDER}')})" if base.view_of_base(index) else ""
+        built_on = f"Disk({name}, {literal(f'{folder}/{increments.FOLDER}')})" if increments.view_of_base(index) else ""
         origin = _Origin(f"Disk({name}, {literal(folder)})", watch, built_on)
         yield origin
     finally:
         left = volume.remove(folder)
         if left is not None and origin is not None:
             origin.leftovers.append(left)
-
-
-def check_table(query: LongQuery, name: tuple[str, str], ctx: WorkContext) -> None:
-    """Let the server read every part of a table back and compare checksums; raises ``IntegrityError``."""
-    ctx.cancel.raise_if_cancelled()
-    ctx.progress(Progress(ctx.source, "CHECK TABLE", detail=shown(*name)))
-    try:
-        rows = query.lines(f"CHECK TABLE {table(*name)}", {"check_query_single_value_result": 0})
-    except ServerRefusal as refusal:
-        if refusal.number in _NO_ROOM:
-            raise
-        raise IntegrityError(
-            f"CHECK TABLE {shown(*name)} failed: {refusal}", hint="drd verify --deep the backup"
-        ) from None
-    bad = [row for row in rows if not row["is_passed"]]
-    if bad:
-        raise IntegrityError(
-            f"CHECK TABLE finds {len(bad)} of {len(rows)} parts of {shown(*name)} damaged, such as "
-            f"{bad[0].get('part_path')}: {clean(str(bad[0].get('message')), 160)}",
-            hint="the restore was undone; try an earlier backup, and drd verify --deep this one",
-        )
 
 
 def _undo(work: _Restore, before: Mapping[str, Any]) -> str:
@@ -387,30 +354,3 @@ def _undo(work: _Restore, before: Mapping[str, Any]) -> str:
             except (ServerRefusal, DrdError) as error:
                 failed.append(f"DROP {what} ({clean(str(error), 120)})")
     return f"{len(failed)} of what was restored so far could not be dropped: {failed[0]}" if failed else ""
-
-
-def _refresh_views(server: Server, databases: Collection[str]) -> None:
-    """Start a refresh of refreshable materialized views: the one at their creation saw empty tables.
-
-    Not of those that append: their rows are in the backup, and a refresh would add the newest of them once more.
-    """
-    try:
-        views = server.rows(
-            "SELECT r.database AS database, r.view AS view FROM system.view_refreshes AS r "
-            "INNER JOIN system.tables AS t ON t.database = r.database AND t.name = r.view "
-            "WHERE r.database IN {names:Array(String)} AND NOT match(t.create_table_query, {appends:String})",
-            {"names": list(databases), "appends": _APPENDS},
-        )
-    except ServerRefusal as refusal:
-        if refusal.number == 60:  # UNKNOWN_TABLE: a server older than such views (23.12)
-            return
-        raise
-    for row in views:
-        server.execute(f"SYSTEM REFRESH VIEW {table(row['database'], row['view'])}")
-
-
-def start_merges(server: Server, databases: Collection[str]) -> None:
-    """Let merges run again on every table of the databases."""
-    for name in _merge_trees(server, databases):
-        for what in _MERGES:
-            server.execute(f"SYSTEM START {what} {table(*name)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from drd.engines.clickhouse.access import KINDS
-from drd.engines.clickhouse.base import prefix_recorded
+from drd.engines.clickhouse.increments import prefix_recorded
 from drd.model import Backup, EngineRunbook
 
 _SHELL = Path(__file__).with_name("runbook.sh")
