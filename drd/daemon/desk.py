@@ -6,9 +6,11 @@ One lock guards what is known; nothing slow happens under it. The order of locks
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
@@ -20,10 +22,10 @@ from drd.daemon.leader import Leader
 from drd.daemon.model import Board, JobRun, JobView, Listener, Plan
 from drd.daemon.notebook import Notebook
 from drd.daemon.outset import outset
-from drd.daemon.planning import Record
 from drd.daemon.scheduler import WAKE_S, Scheduler
+from drd.daemon.showing import view_of
 from drd.daemon.waiting import Due, Waiting
-from drd.daemon.work import Active, carry_out, process_of, too_late
+from drd.daemon.work import Active, broken, carry_out, process_of, too_late
 from drd.daemon.world import World
 from drd.errors import ConfigError, LeaseError
 from drd.model import Json, Notice
@@ -177,6 +179,10 @@ class Desk:
         with self._lock:
             self._reload_error = why
 
+    def follow(self) -> None:
+        """Read what the leader has written, to show it; raises store errors."""
+        self._notebook.take(self._notebook.read(self._world))
+
     def flush(self) -> None:
         """Write the history that could not be written before."""
         if self._planning and self._leader.still():
@@ -193,6 +199,11 @@ class Desk:
         """Return the runs under way."""
         with self._lock:
             return list(self._active.values())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that starts jobs is there."""
+        return self._dispatcher.is_alive()
 
     @property
     def writing(self) -> bool:
@@ -245,16 +256,16 @@ class Desk:
     def _dispatch(self) -> None:
         while not self._stopped:
             try:
-                item = self._inbox.get(timeout=self._wait_s())
-            except queue.Empty:
-                item = None
-            while item is not None:
-                self._put_in(*item)
-                try:
-                    item = self._inbox.get_nowait()
-                except queue.Empty:
-                    item = None
-            self._start_ready()
+                with contextlib.suppress(queue.Empty):
+                    item = self._inbox.get(timeout=self._wait_s())
+                    while True:
+                        if item is not None:
+                            self._put_in(*item)
+                        item = self._inbox.get_nowait()
+                self._start_ready()
+            except Exception:  # noqa: BLE001  # the outermost place of the thread: without it no job starts again
+                _log.exception("dispatcher.failed")
+                time.sleep(1)
 
     def _wait_s(self) -> float:
         with self._lock:
@@ -310,7 +321,11 @@ class Desk:
         worth = due.why == "asked" or planning.is_worth(
             due.planned_at, now, kind=job.kind, grace_s=active.plan.timing.grace_s
         )
-        result = carry_out(active, self._listener) if worth else too_late(active)
+        try:
+            result = carry_out(active, self._listener) if worth else too_late(active)
+        except Exception as bug:  # the outermost place of a job
+            log.exception("job.broken")
+            result = broken(active, bug)
         run = result.run
         say = log.info if run.outcome in {"ok", "cancelled", "skipped"} else log.error
         say(
@@ -358,6 +373,7 @@ class Desk:
         try:
             if not self._leader.still():
                 self.step_down(self._leader.problem)
+                self._notebook.keep(name)
             elif known:
                 self._notebook.save(world, name)
         finally:
@@ -368,17 +384,11 @@ class Desk:
 
     def _view(self, plan: Plan) -> JobView:
         name = plan.job.name
-        record: Record = self._notebook.of(name)
-        active, due = self._active.get(name), self._waiting.of(name)
         planned_at = self._scheduler.next_at(name) if self._planning and not self._paused else None
-        times = [at for at in (planned_at, due.not_before if due else None) if at is not None]
-        return JobView(
-            job=plan.job,
-            next_run_at=min(times, default=None),
-            retry=due is not None and due.why == "retry" and due.not_before == min(times),
-            running_since=active.started_at if active else None,
-            phase=active.phase if active else "",
-            progress=active.progress if active else None,
-            failures=record.failures,
-            runs=record.runs,
+        return view_of(
+            plan,
+            self._notebook.of(name),
+            active=self._active.get(name),
+            due=self._waiting.of(name),
+            planned_at=planned_at,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections.abc import Callable
 
@@ -16,6 +18,7 @@ from drd.errors import Cancelled, DrdError
 from drd.model import Notice
 
 ONLY_IF_ABSENT = "store: conditional put"
+FOLLOW_BEATS = 5
 _log = structlog.get_logger("drd.daemon")
 
 
@@ -35,7 +38,8 @@ class Heart:
         self._were_late: list[str] = []
         self._poked = threading.Event()
         self._stop = threading.Event()
-        self._turn = threading.Lock()
+        self._next: queue.SimpleQueue[tuple[World, Leader, Callable[[], None]]] = queue.SimpleQueue()
+        self._beats_behind = 0
         self._thread = threading.Thread(target=self._beat_on, name="drd-heart", daemon=True)
         self.store_error = ""
         """Why the store did not answer the last time it was asked, or empty."""
@@ -50,11 +54,18 @@ class Heart:
         """Beat at once."""
         self._poked.set()
 
-    def adopt(self, world: World, leader: Leader) -> None:
-        """Go on with a new configuration; returns when no beat of the old one is under way."""
-        with self._turn:
-            self._world, self._leader, self._tried = world, leader, False
+    def adopt(self, world: World, leader: Leader, retire: Callable[[], None]) -> None:
+        """Go on with a new configuration; ``retire`` is called, in this thread, before the first beat of the new one.
+
+        Returns at once: a beat of the old one may be waiting for a store that is away.
+        """
+        self._next.put((world, leader, retire))
         self.poke()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """End; a beat that waits for the store is left to the daemon's end."""
@@ -64,11 +75,20 @@ class Heart:
 
     def _beat_on(self) -> None:
         while not self._stop.is_set():
-            with self._turn:
-                period_s = min(self._world.heartbeat_s, self._world.lease_ttl_s / 2)
+            try:
+                self._adopt_newest()
                 self._beat()
-            self._poked.wait(period_s)
+            except Exception:  # noqa: BLE001  # the outermost place of the thread: without it nobody leads
+                _log.exception("heart.failed")
+            self._poked.wait(min(self._world.heartbeat_s, self._world.lease_ttl_s / 2))
             self._poked.clear()
+
+    def _adopt_newest(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._world, self._leader, retire = self._next.get_nowait()
+                self._tried = False
+                retire()
 
     def _beat(self) -> None:
         world = self._world
@@ -79,6 +99,7 @@ class Heart:
                 self._desk.flush()
             else:
                 self._desk.step_down(self._leader.problem)
+                self._follow()
         except Cancelled:
             return
         except DrdError as error:
@@ -98,6 +119,12 @@ class Heart:
             if late != self._were_late:
                 _log.warning("backups.late", sources=late) if late else _log.info("backups.in_time")
                 self._were_late = late
+
+    def _follow(self) -> None:
+        """Read now and then what the leader has written, for this replica's own page and metrics."""
+        if self._beats_behind % FOLLOW_BEATS == 0:
+            self._desk.follow()
+        self._beats_behind += 1
 
     def _try_store(self, world: World) -> None:
         """Find out, once, whether the store can keep two daemons apart, and say so where it cannot."""

@@ -108,10 +108,13 @@ class Daemon:
             self.world = world
             self._leader = Leader(world.ports, ttl_s=world.lease_ttl_s, cancel=self._cancel)
             self.desk.adopt(world, self._leader)
-            leader.release()
             self._overviews = self._overviews_of(world, self._overviews.now())
-            self.heart.adopt(world, self._leader)
-            old.close()
+
+            def retire() -> None:
+                leader.release()
+                old.close()
+
+            self.heart.adopt(world, self._leader, retire)
             if refusal := shown.adopt():
                 self.desk.refuse(f"daemon.listen: {refusal}")
             _log.info("config.reloaded", jobs=len(world.plans))
@@ -140,7 +143,7 @@ class Daemon:
         """Tell systemd that the daemon lives, if its scheduler does."""
         now = time.monotonic()
         if self._watchdog_s and now - self._alive_at >= self._watchdog_s / 3:
-            if now - self.desk.ticked_at < _STUCK_S:
+            if now - self.desk.ticked_at < _STUCK_S and self.desk.alive and self.heart.alive:
                 self._manager.alive()
                 self._alive_at = now
             else:

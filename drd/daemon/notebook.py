@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from drd.daemon import planning
 from drd.daemon.history import History, NewerRecord
 from drd.daemon.planning import Record
 from drd.daemon.world import World
@@ -24,6 +25,7 @@ class Notebook:
         self._writing = threading.Lock()
         self._records: dict[str, Record] = {}
         self._unwritten: dict[str, str] = {}
+        self._kept: set[str] = set()
         self._foreign: dict[str, str] = {}
 
     @property
@@ -70,10 +72,19 @@ class Notebook:
         return records
 
     def take(self, records: Mapping[str, Record]) -> None:
-        """Believe what was read, but for what is newer here and was never written."""
+        """Believe what was read, together with what is known here alone since it was never written."""
         with self._lock:
-            kept = {name: self._records[name] for name in self._unwritten if name in self._records}
+            kept = {
+                name: planning.together(self._records[name], records.get(name, Record()))
+                for name in {*self._unwritten, *self._kept}
+                if name in self._records
+            }
             self._records = dict(records) | kept
+
+    def keep(self, job: str) -> None:
+        """Remember that what is known of a job is to be written, if this daemon ever leads again."""
+        with self._lock:
+            self._kept.add(job)
 
     def save(self, world: World, job: str) -> None:
         """Write what is known of a job; what fails is told by ``problem``, and tried again."""
@@ -96,7 +107,8 @@ class Notebook:
     def flush(self, world: World) -> None:
         """Write what could not be written before."""
         with self._lock:
-            waiting = [name for name in self._unwritten if world.plan_of(name) is not None]
-            self._unwritten = {name: self._unwritten[name] for name in waiting}
+            waiting = [name for name in {*self._unwritten, *self._kept} if world.plan_of(name) is not None]
+            self._unwritten = {name: why for name, why in self._unwritten.items() if name in waiting}
+            self._kept = set()
         for name in waiting:
             self.save(world, name)

@@ -90,6 +90,13 @@ def backoff_s(tries: int, rules: Rules, draw: float) -> float:
     return min(doubled, rules.longest_s) * (0.75 + 0.5 * draw)
 
 
+def together(one: Record, other: Record) -> Record:
+    """Return what two records of a job know together; what is to be done next is as the newest run left it."""
+    runs = sorted({*one.runs, *other.runs}, key=lambda run: run.finished_at, reverse=True)
+    newest = one if runs and runs[0] in one.runs else other
+    return replace(newest, runs=tuple(runs)[:MAX_RUNS])
+
+
 def last_planned(record: Record, now: datetime) -> datetime | None:
     """Return the newest time that a run was planned for; what lies in the future is not believed."""
     return max((run.planned_at for run in record.runs if run.planned_at <= now + CLOCK_SLACK), default=None)

@@ -90,6 +90,14 @@ def too_late(active: Active) -> Result:
     return Result(_run(active, "skipped", 0, message, hint), final=True)
 
 
+def broken(active: Active, bug: Exception) -> Result:
+    """Say that drd itself is at fault."""
+    active.process.kill()
+    message = f"unexpected {type(bug).__name__}: {bug}"
+    hint = "this is a bug in drd: please report it"
+    return Result(_run(active, "failed", DrdError.exit_code, message, hint), final=False)
+
+
 def _judge(active: Active, ended: Ended, listener: Listener) -> Result:
     report = ended.report
     if ended.late:

@@ -150,3 +150,16 @@ def test_a_newer_record_is_left_as_it_is_and_a_damaged_one_is_not() -> None:
         notebook.put(JOB, RECORD)
         notebook.save(world(store), JOB)
         assert (store.get(f"jobs/{JOB}.json") == stored) == kept
+
+
+def test_what_a_replica_did_while_another_led_is_not_lost_and_takes_nothing_away() -> None:
+    """Runs known here alone and runs that the new leader wrote are one history, newest first."""
+    store, notebook = MemoryStore(), Notebook()
+    later = replace(RUN, planned_at=AT + timedelta(hours=1), finished_at=AT + timedelta(hours=1), outcome="ok")
+    notebook.put(JOB, RECORD)
+    notebook.keep(JOB)
+    History(store).save(JOB, Record(runs=(later,)))
+    notebook.take(notebook.read(world(store)))
+    notebook.flush(world(store))
+    assert History(store).of(JOB) == Record(runs=(later, RUN), failures=0, retry=None)
+    assert notebook.problem == ""

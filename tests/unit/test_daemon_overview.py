@@ -191,7 +191,7 @@ def test_of_old_drills_the_numbers_are_kept(site: OverviewSite) -> None:
 def test_reports_that_nobody_trusted_signed_prove_nothing(site: OverviewSite) -> None:
     """Where signatures are demanded, a planted report is a notice and no drill."""
     private, public = generate_signing_key()
-    trust = Trust((public,), None, None, encrypted=False)
+    trust = Trust((public,))
     signing = Signing(lambda: private, trust)
     site.drill("shop")
     site.ports = replace(site.ports, catalog=type(site.ports.catalog)(site.store, signing))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -117,3 +118,29 @@ def test_nobody_listening_harms_nobody(tmp_path: Path) -> None:
     """Without a supervisor, or with one that is gone, telling does nothing."""
     ServiceManager("").ready()
     ServiceManager(str(tmp_path / "gone")).alive()
+
+
+def test_the_daemon_imports_no_engine(tmp_path: Path) -> None:
+    """What only jobs need stays out of the process that idles for years: databases' clients, engines, Docker."""
+    config = tmp_path / "drd.yaml"
+    config.write_text(
+        f"store: {{type: local, path: {tmp_path / 'store'}}}\n"
+        "sources:\n  a: {type: redis, url: 'redis://127.0.0.1:1'}\n"
+        "  b: {type: postgres, url: 'postgresql://u@127.0.0.1:1/d'}\n"
+        "  c: {type: clickhouse, url: 'http://u@127.0.0.1:1', databases: [d]}\n"
+        "schedules: {s: {cron: '@hourly'}}\ndrills: {d: {cron: '@daily'}}\n"
+    )
+    script = f"""
+import pathlib, sys
+from drd import wiring_daemon
+from drd.cancel import CancelToken
+from drd.counts import StoreCounts
+import drd.cli.daemon, drd.daemon.lifecycle, drd.daemon.web.serving
+service = wiring_daemon.Service.of({{}})
+world = wiring_daemon.load_world(pathlib.Path({str(config)!r}), service, StoreCounts(), CancelToken())
+assert len(world.plans) == 4
+heavy = ("psycopg", "redis", "clickhouse_connect", "docker", "boto3", "drd.engines", "drd.scratch")
+print([name for name in sys.modules if name in heavy or name.startswith("drd.engines.")])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
