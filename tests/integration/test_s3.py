@@ -16,8 +16,11 @@ from devstack.s3 import Identity, SeaweedS3
 from drd.cancel import CancelToken
 from drd.errors import Cancelled, ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 from drd.model import Secret
+from drd.repository.catalog import Catalog
 from drd.stores.s3 import S3Settings, S3Store
+from drd.stores.wrappers.faulty import FaultyStore
 from drd.stores.wrappers.retry import Retry, RetryPolicy, RetryStore
+from tests.support.backups import describe
 from tests.support.certificates import self_signed
 
 pytestmark = pytest.mark.integration
@@ -201,6 +204,26 @@ def test_prefixes_share_a_bucket(s3: SeaweedS3, bucket: str) -> None:
     assert (one.get("k"), two.get("k")) == (b"one", b"two")
     one.delete(info.key for info in one.list(""))
     assert [info.key for info in two.list("")] == ["k"]
+
+
+def test_an_index_of_heads_on_a_store_that_lists_emptied_folders(s3: SeaweedS3, bucket: str) -> None:
+    """Lists read a handful of objects, and tell of a removed backup at no moment, though its folder may stay listed."""
+    store = FaultyStore(store_as(s3, bucket, s3.objects))
+    catalog = Catalog(store)
+    ids = [f"202611{day:02d}T181455Z-aaaaaa" for day in range(1, 13)]
+    for found in ids:
+        catalog.publish(describe(backup_id=found))
+    catalog.renew_index("src")
+    store.calls.clear()
+    assert [entry.id for entry in catalog.survey("src").entries] == ids
+    assert len(store.calls) <= 4, store.calls
+    for gone, found in enumerate(ids[:9], start=1):
+        catalog.remove("src", found)
+        assert [entry.id for entry in catalog.survey("src").entries] == ids[gone:]
+    catalog.renew_index("src")
+    catalog.tidy_index("src")
+    assert [entry.id for entry in catalog.survey("src").entries] == ids[9:]
+    assert list(store.list("heads/src/removed/")) == []
 
 
 def test_server_down(start_s3: Callable[..., SeaweedS3]) -> None:
