@@ -67,7 +67,7 @@ class WarmSources:
                 if name in asked:
                     self._known[name].surveyed_at = None
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="drd-overview") as pool:
-            for _ in pool.map(lambda name: self._look(ports, name), turn):
+            for _ in pool.map(lambda name: self._look(ports, name, asked=name in asked), turn):
                 pass
 
     def looks(self) -> dict[str, Look | None]:
@@ -79,12 +79,12 @@ class WarmSources:
         wrong = [(name, known.problem) for name, known in self._known.items() if known.problem]
         return tuple(Notice("source-unreadable", f"{name} cannot be looked at: {why}") for name, why in wrong)
 
-    def _look(self, ports: Ports, name: str) -> None:
+    def _look(self, ports: Ports, name: str, *, asked: bool) -> None:
         known = self._known[name]
         ports.cancel.raise_if_cancelled()
         now = ports.now()
         try:
-            self._update(ports, name, known, now)
+            self._update(ports, name, known, now, asked=asked)
         except DrdError as error:
             if error.retryable or isinstance(error, Cancelled):
                 raise
@@ -93,7 +93,7 @@ class WarmSources:
             known.problem = ""
         known.seen_at = now
 
-    def _update(self, ports: Ports, name: str, known: _Known, now: datetime) -> None:
+    def _update(self, ports: Ports, name: str, known: _Known, now: datetime, *, asked: bool) -> None:
         before = {entry.id: entry for entry in known.survey.entries}
         due = _is_due(known.surveyed_at, _SURVEYED_EVERY, now)
         survey = _slim(ports.catalog.refresh(name, {} if due else before), before)
@@ -105,7 +105,7 @@ class WarmSources:
         if look is None or not same or _is_due(known.looked_at, _LOOKED_WHOLE_EVERY, now) or _is_ahead(look, now):
             known.look = _without_parts(look_at(ports, name, survey, now))
             known.looked_at = now
-        else:
+        elif asked:  # what others read back is seen when all is looked at anew
             known.look = replace(look, coverage=coverage(ports, name, look.good))
 
 

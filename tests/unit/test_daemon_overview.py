@@ -217,3 +217,15 @@ def test_thousands_of_backups_fit_in_some_megabytes(site: OverviewSite) -> None:
     tracemalloc.stop()
     assert sum(len(view.backups) for view in kept.now().sources) == 600
     assert size_bytes / 600 < 1500
+
+
+def test_what_was_read_back_is_asked_for_when_something_was_done(site: OverviewSite) -> None:
+    """A heartbeat lists a folder and reads nothing; after a job the record of what was read is looked at."""
+    site.backup("shop")
+    kept = site.overviews("shop")
+    kept.refresh()
+    site.store.calls.clear()
+    kept.refresh()
+    assert not any("verified" in key or "manifest" in key for key in site.read_keys())
+    kept.refresh(["shop"])
+    assert any("verified" in key for key in site.read_keys())
