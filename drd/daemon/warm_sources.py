@@ -20,7 +20,7 @@ _AT_ONCE = 4
 _LOOKED_WHOLE_EVERY = timedelta(hours=1)
 """How often the newest backup is read whole again, though nothing has changed."""
 _SURVEYED_EVERY = timedelta(days=1)
-"""How often nothing is believed that was known here. The store's index of heads still is: ``drd verify`` reads it all."""
+"""How often nothing that was known here is believed; the index of heads still is (``drd verify`` reads manifests)."""
 _HEAD_FIELDS = tuple(item.name for item in fields(BackupHead))
 
 
