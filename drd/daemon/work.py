@@ -100,10 +100,10 @@ def broken(active: Active, bug: Exception) -> Result:
 
 def _judge(active: Active, ended: Ended, listener: Listener) -> Result:
     report = ended.report
-    if ended.late:
+    if ended.late and (report is None or report.get("exit_code") != 0):
         message = f"not done within its deadline of {active.plan.deadline_s:.0f} s, and stopped"
         hint = "look what the server waits for, or raise the deadline of the schedule or source"
-        return _result(active, "failed", JobError.exit_code, message, hint, listener, report=report)
+        return _result(active, "failed", JobError.exit_code, message, hint, listener)
     if report is None:
         outcome: RunOutcome = "cancelled" if active.asked else "failed"
         code = Cancelled.exit_code if active.asked else JobError.exit_code

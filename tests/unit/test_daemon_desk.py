@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from drd.daemon.scheduler import Scheduler
 from drd.daemon.triggers import PlannedTrigger
 from drd.daemon.world import World
 from drd.errors import ConfigError, LeaseError
+from drd.events import Delivery
 from drd.notify.null import NullNotifier
 from drd.repository.holder import Holder
 from drd.stores.memory import MemoryStore
@@ -188,13 +190,16 @@ def test_what_exit_codes_of_a_verb_mean(
 
 
 def test_a_job_at_its_deadline_is_a_failure_that_says_so(made: Callable[..., Set]) -> None:
-    """The process is gone and the run has a message."""
-    late = plan("a")
+    """The process is gone, the run has a message, and the alert that its process could not tell is told."""
+    late, told = plan("a"), []
     it = made([Plan(job=late.job, timing=late.timing, deadline_s=0.4)], takes=30)
+    notifier: Any = SimpleNamespace(notify=lambda events: told.extend(events) or Delivery())
+    it.desk._world = replace(it.world, notifier=notifier)
     it.begin()
     it.wait(lambda: it.ended)
     assert it.ended[0].outcome == "failed"
     assert "not done within its deadline" in it.ended[0].message
+    assert [(event.name, event.firing) for event in told] == [("DrdBackupFailed", True)]
 
 
 def test_a_missed_run_is_caught_up_once(made: Callable[..., Set]) -> None:
