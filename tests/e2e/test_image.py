@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -9,13 +10,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from devstack.ports import free_port
 from drd.scratch.docker_labels import MARK
 from tests.e2e.conftest import MakeSite
 from tests.support.container_site import UID, ContainerSite
 from tests.support.services import present
 from tests.support.trading_site import SOURCES, Targets
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]  # a first build fetches packages
 
 
 @pytest.fixture(scope="session")
@@ -100,4 +102,28 @@ def test_a_container_that_is_stopped_undoes_what_it_began(contained: ContainerSi
     assert not list(parts.rglob("*.age"))
     contained.config["store"].pop("max_bandwidth")
     contained("backup", "now", "trading-postgres").succeeds()
+    shutil.rmtree(contained.store_dir)
+
+
+def test_the_daemon_lives_in_a_container(contained: ContainerSite) -> None:
+    """It takes a backup by its schedule, is found alive by the image's own health check, and ends well when stopped."""
+    port = free_port()
+    contained.config["schedules"] = {"often": {"interval": "5s", "sources": ["trading-redis"]}}
+    contained.config["daemon"] = {"listen": f"127.0.0.1:{port}"}
+    name = f"drd-under-test-{time.time_ns()}"
+    running = contained.start("daemon", argv=[f"--name={name}", f"--env=DRD_DAEMON__LISTEN=127.0.0.1:{port}"])
+    backups = contained.store_dir / "backups" / "trading-redis"
+    until = time.monotonic() + 90
+    while not list(backups.rglob("manifest.json")):
+        assert running.process.poll() is None, running.finish().described
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    check = contained.ask("image", "inspect", "--format={{json .Config.Healthcheck.Test}}", contained.image)
+    kind, command = json.loads(check)
+    assert kind == "CMD-SHELL"
+    assert contained.ask("exec", name, "sh", "-c", command) == "alive"
+    contained.ask("stop", "--time=60", name)
+    run = running.finish()
+    assert run.rc == 0, run.described
+    assert "trading-redis" in contained("list").succeeds().out
     shutil.rmtree(contained.store_dir)
