@@ -13,7 +13,7 @@ JOBS ?= 3
 # Tests start drd hundreds of times: compiled modules make each start quicker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check fmt bench clean lock schema chart
+.PHONY: help setup demo test check fmt bench clean lock schema chart audit sbom
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -60,6 +60,20 @@ schema: setup ## Write config/drd.schema.json, and what contains it, from the mo
 chart: setup ## Write what of the Helm chart is generated, and the renders that tests compare with
 	$(BIN)/python helm/generate.py
 	$(BIN)/python -m tests.support.charts
+
+TOOLS := build/tools
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3' 'cyclonedx-bom>=7.5,<8'
+	touch $@
+
+audit: $(TOOLS)/.ready ## Look up what is installed in the image among known vulnerabilities; fails where it cannot (needs pypi.org)
+	$(TOOLS)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes --requirement requirements.lock
+
+sbom: $(TOOLS)/.ready ## Write dist/sbom.cdx.json: the Python packages of the image, with hashes (CycloneDX)
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
 
 lock: ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest (needs uv)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \
