@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import gzip
 import socket
 import ssl
 import threading
@@ -177,6 +178,39 @@ def test_a_page_is_made_once_for_many(served: Served) -> None:
     for thread in threads:
         thread.join()
     assert served.pages <= 3
+
+
+def test_long_answers_are_packed_for_those_who_take_it(served: Served) -> None:
+    """Page and metrics are gzipped for clients that take it, whole for others, and short answers stay as they are."""
+    place = served.start()
+    for path in ("/", "/metrics"):
+        whole = ask(place, path)
+        short = ask(place, path, accept_encoding="br, gzip;q=0.5")
+        assert "content-encoding" not in whole.headers
+        assert (short.headers["content-encoding"], short.headers["vary"]) == ("gzip", "accept-encoding")
+        assert len(short.body) < len(whole.body) / 2
+        assert gzip.decompress(short.body)[:100] == whole.body[:100]
+    for refused in ("gzip;q=0", "identity, *;q=0", "gzip;q=x", "br"):
+        assert "content-encoding" not in ask(place, "/", accept_encoding=refused).headers, refused
+    assert "content-encoding" not in ask(place, "/healthz", accept_encoding="gzip").headers
+
+
+def test_a_page_that_takes_long_holds_up_no_probe(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While many wait for a page that is not made yet, probes are answered."""
+    made = threading.Event()
+    monkeypatch.setattr(served, "_page", lambda *_: str(made.wait(20)))
+    place = served.start()
+    asking = [threading.Thread(target=ask, args=(place, "/")) for _ in range(12)]
+    for thread in asking:
+        thread.start()
+    try:
+        for path in ("/healthz", "/readyz"):
+            assert ask(place, path).status == 200
+        assert all(thread.is_alive() for thread in asking)
+    finally:
+        made.set()
+        for thread in asking:
+            thread.join(20)
 
 
 def test_what_is_not_there_is_said_in_json(served: Served) -> None:

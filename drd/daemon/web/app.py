@@ -22,12 +22,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from drd.daemon.model import Controls, Overview
 from drd.daemon.readiness import Condition
 from drd.daemon.web.gate import Gate
+from drd.daemon.web.packing import WORTH_BYTES, packed, takes_gzip
 from drd.daemon.web.settings import Access
 from drd.drills.history import RecordedRun
 from drd.drills.page import page as drill_page
@@ -113,13 +114,11 @@ class _Handlers:
     async def metrics(self, request: Request) -> Response:
         """Give the metrics in the format that is asked for."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        data = await self._make(functools.partial(encode, self._shown.registry))
-        return Response(data, headers={"content-type": media_type})
+        return await self._give(request, functools.partial(encode, self._shown.registry), {"content-type": media_type})
 
-    async def page(self, _request: Request) -> Response:
+    async def page(self, request: Request) -> Response:
         """Give the page."""
-        html = await self._make(self._page)
-        return HTMLResponse(html, headers={"content-security-policy": self._shown.policy()})
+        return await self._give(request, lambda: self._page().encode(), self._html())
 
     async def report(self, request: Request) -> Response:
         """Give the report of a drill run."""
@@ -130,8 +129,7 @@ class _Handlers:
             found = await run_sync(self._shown.report, run_id, abandon_on_cancel=True, limiter=self._reading)
         if found.run is None:
             raise HTTPException(404, f"the report cannot be read: {found.problem}")
-        html = await self._make(functools.partial(drill_page, found, home="../"))
-        return HTMLResponse(html, headers={"content-security-policy": self._shown.policy()})
+        return await self._give(request, lambda: drill_page(found, home="../").encode(), self._html())
 
     async def status(self, _request: Request) -> Response:
         """Give what ``drd status --json`` gives, of the overview."""
@@ -155,6 +153,23 @@ class _Handlers:
 
     def _render(self) -> str:
         return self._shown.page(self._shown.overview(), self._shown.now())
+
+    def _html(self) -> dict[str, str]:
+        return {"content-type": "text/html; charset=utf-8", "content-security-policy": self._shown.policy()}
+
+    async def _give(self, request: Request, make: Callable[[], bytes], headers: dict[str, str]) -> Response:
+        """Answer with what is made, packed beside the loop where that is worth it."""
+        wanted = takes_gzip(request.headers.get("accept-encoding", ""))
+
+        def made() -> Response:
+            data = make()
+            if wanted and len(data) >= WORTH_BYTES:
+                return Response(
+                    packed(data), headers={**headers, "vary": "accept-encoding", "content-encoding": "gzip"}
+                )
+            return Response(data, headers={**headers, "vary": "accept-encoding"})
+
+        return await self._make(made)
 
     async def _make(self, make: Callable[[], _Made]) -> _Made:
         """Do what takes the processor a while beside the loop, so that probes are answered meanwhile."""
