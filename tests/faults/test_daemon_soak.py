@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -27,8 +28,10 @@ SOAK_S = float(os.environ.get("DRD_SOAK_S", "15"))
 SEED = int(os.environ.get("DRD_SOAK_SEED", "5"))
 RESTORED = 3
 """As many backups of each source are restored after a short soak; after one of a minute or more, all."""
-MOST_OUTAGE_S = 12.0
-"""A lease that expires (3 s), a server that is down (3 s), a back-off (2.5 s), and some slack."""
+LONGEST_S = 45.0
+"""The longest time between two tries of a source: an interval (2 s), both daemons gone or stopped (4 s each), a lease
+that expires (3 s), a back-off (2.5 s), two starts of Python on a busy machine, and a run of another source. Whether one
+succeeds is up to the storm, which may well hit each of them for a minute."""
 
 
 class Storm:
@@ -82,6 +85,13 @@ class Storm:
         time.sleep(self.rng.uniform(0.5, 3.0))
         self.redis.server.start()
 
+    def tries(self, source: str) -> list[datetime]:
+        """Return when a backup of a source was begun, by either daemon and its successors."""
+        lines = (line for site in self.sites for path in site.folder.glob("run-*.err") for line in path.open())
+        events = [json.loads(line) for line in lines if '"job.started"' in line and line.rstrip().endswith("}")]
+        times = (e["timestamp"] for e in events if e["job"] == f"backup/often/{source}")
+        return sorted(map(datetime.fromisoformat, times))
+
     def end(self) -> None:
         for daemon in self.daemons:
             daemon.wait("daemon.started")
@@ -101,7 +111,7 @@ def _children(pid: int) -> list[int]:
 def test_after_a_storm_every_backup_restores_and_no_source_was_left_out(
     start_redis: StartRedis, small_redis: RedisSubject, pg: PostgresSubject, make_site: MakeSite, tmp_path: Path
 ) -> None:
-    """Whatever was killed at whatever moment: what is listed is whole, and backups went on as often as they could."""
+    """Whatever was killed at whatever moment: what is listed is whole, and each source was tried again and again."""
     stormy = RedisSubject(start_redis(name="redis-storm"), small_redis.target)
     stormy.fill(0.3)
     site = timed(make_site(stormy, pg), often={"interval": "2s"}, tidy={"do": "prune", "interval": "7s"})
@@ -125,9 +135,9 @@ def test_after_a_storm_every_backup_restores_and_no_source_was_left_out(
         assert found, storm.done
         assert {item["outcome"] for item in found} == {"ok"}
         points = sorted(datetime.fromisoformat(item["recovery_point"]) for item in found)
-        longest_s = max((b - a).total_seconds() for a, b in pairwise([*points, points[-1]]))
-        slow_s = max(item["duration_s"] for item in found)
-        assert longest_s <= 2 + 4 * MOST_OUTAGE_S + 10 * slow_s, (longest_s, slow_s, storm.done)
+        tries = storm.tries(subject.name)
+        longest_s = max((b - a).total_seconds() for a, b in pairwise(tries))
+        assert longest_s <= LONGEST_S, (longest_s, storm.done)
         chosen = points if SOAK_S >= 60 else storm.rng.sample(points, min(RESTORED, len(points)))
         for point in chosen:
             subject.clear()
