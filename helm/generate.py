@@ -55,12 +55,32 @@ def _adapted(node: Any) -> Any:
         return node
     if isinstance(node.get("$ref"), str):
         return {"$ref": node["$ref"].replace("#/$defs/", "#/definitions/")}
-    out = {key: _adapted(value) for key, value in node.items() if key not in {"discriminator", "format"}}
+    if "discriminator" in node:
+        return _told_apart(node["discriminator"]["mapping"])
+    out = {key: _adapted(value) for key, value in node.items() if key != "format"}
+    if "://" in str(node.get("pattern")):
+        del out["pattern"]  # a message would repeat the URL, perhaps with a password in it; drd itself checks it
     if isinstance(node.get("oneOf"), list):
         out["oneOf"] = [_adapted(item) for item in node["oneOf"] if "secret itself" not in item.get("description", "")]
     if node.get("type") == "object" and "properties" in node:
         out.setdefault("additionalProperties", False)
     return out
+
+
+def _told_apart(kinds: dict[str, str]) -> dict[str, Any]:
+    """Return models that their ``type`` tells apart, so that messages speak of the one that was meant alone."""
+    return {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"enum": list(kinds)}},
+        "allOf": [
+            {
+                "if": {"properties": {"type": {"const": kind}}, "required": ["type"]},
+                "then": _adapted({"$ref": reference}),
+            }
+            for kind, reference in kinds.items()
+        ],
+    }
 
 
 def values_table(text: str) -> str:

@@ -113,6 +113,9 @@ INLINE = [
     "{config: {daemon: {token: PASSWORD}}}",
     "{config: {alertmanager: {urls: ['http://a'], credentials: PASSWORD}}}",
     "{config: {sources: {trading-postgres: {url: 'postgresql://admin:PASSWORD@pg/x'}}}}",
+    "{config: {sources: {trading-postgres: {url: 'mysql://admin:PASSWORD@pg/x'}}}}",
+    "{config: {sources: {trading-postgres: {url: 'postgresql://admin:PASSWORD@pg/x', oops: 1}}}}",
+    "{config: {store: {endpoint_url: 's3://admin:PASSWORD@s3'}}}",
     "{config: {encryption: {recipients: [AGE-SECRET-KEY-1PASSWORD]}}}",
 ]
 
