@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import smtplib
@@ -18,6 +17,7 @@ import yaml
 
 from devstack import obtain
 from devstack.errors import DevstackError
+from devstack.http_server import HttpServer
 from devstack.server import Server
 from devstack.workspace import Workspace
 
@@ -72,7 +72,7 @@ class Mailbox(Server):
             time.sleep(0.05)
 
 
-class Alertmanager(Server):
+class Alertmanager(HttpServer):
     """Prometheus' Alertmanager with the configuration that drd ships, its mails going to a :class:`Mailbox`.
 
     The groups' and the repetition's times are shortened for tests; ``path`` is a ``--web.route-prefix``. ``peer`` is
@@ -138,28 +138,7 @@ class Alertmanager(Server):
             *cluster,
         ]
 
-    def probe(self) -> str | None:
-        """Ask whether it is ready."""
-        try:
-            self.get("/-/ready")
-        except (OSError, http.client.HTTPException, DevstackError) as error:
-            return str(error)
-        return None
-
     def alerts(self) -> list[dict[str, Any]]:
         """Return the alerts that it holds as firing."""
         found: list[dict[str, Any]] = json.loads(self.get("/api/v2/alerts"))
         return found
-
-    def get(self, path: str) -> bytes:
-        """Return what a path answers; raises DevstackError for anything but 200."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
-        try:
-            connection.request("GET", self.path + path)
-            answer = connection.getresponse()
-            data = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise DevstackError(f"{path} answered {answer.status}")
-        return data

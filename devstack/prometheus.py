@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,7 @@ from urllib.parse import urlencode
 import yaml
 
 from devstack import obtain
-from devstack.errors import DevstackError
-from devstack.server import Server
+from devstack.http_server import HttpServer
 from devstack.workspace import Workspace
 
 SHIPPED = Path(__file__).resolve().parent.parent / "config" / "prometheus"
@@ -25,7 +23,7 @@ def promtool() -> Path:
     return obtain.prometheus().with_name("promtool")
 
 
-class Prometheus(Server):
+class Prometheus(HttpServer):
     """Prometheus with the shipped configuration: its rules, its scrape job and its external labels.
 
     ``targets`` are what the job ``drd`` scrapes (``host:port``), ``token_file`` the bearer token for them or None,
@@ -88,14 +86,6 @@ class Prometheus(Server):
             f"--rules.alert.resend-delay={self.interval}",  # it finds its Alertmanager after its first alerts
         ]
 
-    def probe(self) -> str | None:
-        """Ask whether it is ready."""
-        try:
-            self._get("/-/ready")
-        except (OSError, http.client.HTTPException, DevstackError) as error:
-            return str(error)
-        return None
-
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return what an expression is now: samples with ``metric`` and ``value``; raises for one that is wrong."""
         data = self.api("query", {"query": expression})
@@ -106,17 +96,5 @@ class Prometheus(Server):
 
     def api(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """Return ``data`` of what the API answers below ``/api/v1/``."""
-        text = self._get(f"/api/v1/{path}?{urlencode(parameters or {})}")
+        text = self.get(f"/api/v1/{path}?{urlencode(parameters or {})}")
         return json.loads(text)["data"]
-
-    def _get(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            data = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise DevstackError(f"{path} answered {answer.status}: {data[:500].decode('utf-8', 'replace')}")
-        return data

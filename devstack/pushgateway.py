@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Sequence
 
 from devstack import obtain
-from devstack.errors import DevstackError
-from devstack.server import Server
+from devstack.http_server import HttpServer
 from devstack.workspace import Workspace
 
 
-class Pushgateway(Server):
+class Pushgateway(HttpServer):
     """A Pushgateway that keeps what it has in memory; :meth:`metrics` is what a Prometheus would scrape."""
 
     kind = "pushgateway"
@@ -32,26 +30,6 @@ class Pushgateway(Server):
         """Return the server's command line."""
         return [str(self.program), f"--web.listen-address={self.host}:{self.port}"]
 
-    def probe(self) -> str | None:
-        """Ask whether it is ready."""
-        try:
-            self._get("/-/ready")
-        except (OSError, http.client.HTTPException, DevstackError) as error:
-            return str(error)
-        return None
-
     def metrics(self) -> str:
         """Return all that was pushed, in the text format."""
-        return self._get("/metrics").decode("utf-8")
-
-    def _get(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            data = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise DevstackError(f"{path} answered {answer.status}")
-        return data
+        return self.get("/metrics").decode("utf-8")
