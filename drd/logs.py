@@ -46,6 +46,7 @@ EVENTS: dict[str, str] = {
     "daemon.ended": "The daemon has ended cleanly.",
     "config.reloaded": "A new configuration is in force.",
     "config.refused": "The new configuration is no good, and the old one stays: why.",
+    "config.notice": "A person should look at the configuration in force, or what it names: at what.",
     "leader.gained": "This replica plans the jobs from now on.",
     "leader.lost": "Another replica plans the jobs, or nobody knows who does: why.",
     "leader.unknown": "The store does not say who leads; what was so is taken to be so.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ def world_of(
     settings = config.daemon
     services = Services(config, cancel=cancel, progress=lambda _: None, counts=counts)
     state_dir = settings.state_dir or service.state_dir
+    folder = state_dir / "tmp" if state_dir else None
     place = str(path.absolute())
 
     def request(plan: Plan) -> dict[str, Json]:
@@ -120,13 +122,32 @@ def world_of(
         drills=tuple(config.drills) or (DEFAULT_NAME,),
         argv=JOB_ARGV,
         environ=job_environment(),
-        folder=state_dir / "tmp" if state_dir else None,
+        folder=folder,
         request=request,
         configured_at=services.ports.now(),
         close=services.close,
         web=web_settings(config),
-        notices=tuple(Notice("config", text) for text in config.warnings),
+        notices=(*(Notice("config", text) for text in config.warnings), *folder_notices(folder)),
     )
+
+
+def folder_notices(folder: Path | None) -> list[Notice]:
+    """Say before the first job is due that none can run: the folder of their temporary files cannot be used.
+
+    No reason to refuse the configuration: a disk that is full or not mounted yet may be there at the hour.
+    """
+    if folder is None:
+        return []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        text = (
+            f"daemon.state_dir: nothing could be written to {folder} when the configuration was read: "
+            f"{error.strerror or error}; no job can run while that is so"
+        )
+        return [Notice("state-dir", text)]
 
 
 def plans_of(config: Config) -> list[Plan]:

@@ -84,6 +84,7 @@ class Daemon:
             self.desk.start()
             self.heart.start()
             _log.info("daemon.started", jobs=len(self.world.plans), pid=os.getpid())
+            self._say_notices()
             self._manager.ready()
             while True:
                 number = _next(signals, _LOOK_S)
@@ -118,8 +119,14 @@ class Daemon:
             if refusal := shown.adopt():
                 self.desk.refuse(f"daemon.listen: {refusal}")
             _log.info("config.reloaded", jobs=len(world.plans))
+            self._say_notices()
             self._listener.reloaded(ok=not refusal)
         self._manager.ready()
+
+    def _say_notices(self) -> None:
+        """Log what a person should know of the configuration in force; the page shows it too."""
+        for notice in self.world.notices:
+            _log.warning("config.notice", code=notice.code, reason=notice.message)
 
     def overview(self) -> Overview:
         """Return what is known of every source now; never waits for the store."""
