@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents
@@ -49,7 +52,19 @@ def run(args: argparse.Namespace, session: Session) -> int:  # noqa: ARG001 (ver
         watchdog_s=service.watchdog_s,
         cancel=session.cancel,
     )
-    return daemon.run()
+    code = daemon.run()
+    end_before_threads_break(code)
+    return code
+
+
+def end_before_threads_break(code: int) -> None:
+    """End the process here if a thread of the daemon is still at something, as after a second signal.
+
+    It would fail while the interpreter goes away under it, and say so among the log's lines.
+    """
+    if any(thread.name.startswith("drd-") for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def status_document(overview: Overview) -> Json:

@@ -116,7 +116,8 @@ def test_a_second_signal_ends_it_at_once_and_the_next_daemon_clears_up(
         daemon.signal(signal.SIGTERM)
         daemon.wait("daemon.draining")
         time.sleep(0.5)
-        assert daemon.end(timeout_s=10).rc == 130
+        ended = daemon.end(timeout_s=10)
+        assert (ended.rc, "Traceback" in daemon.said()) == (130, False)
     wait_until("the job's process to be gone", lambda: not Path(f"/proc/{job}").exists())
     wait_until("pg_dump to be gone", lambda: not [line for line in pg.leftovers() if "pg_dump" in line])
     assert backups(site, "pg") == []

@@ -131,6 +131,24 @@ def test_nobody_listening_harms_nobody(tmp_path: Path) -> None:
     ServiceManager(str(tmp_path / "gone")).alive()
 
 
+def test_threads_that_are_still_at_something_do_not_break_at_the_end() -> None:
+    """A thread that asks the store as the process ends fails in the interpreter's shutdown, unless it ends before."""
+    script = """
+import concurrent.futures, threading, time
+from drd.cli.daemon import end_before_threads_break
+end_before_threads_break(1)  # nobody is at anything: returns
+pool = concurrent.futures.ThreadPoolExecutor()
+def work():
+    while True:
+        pool.submit(int).result()
+threading.Thread(target=work, name="drd-job-x", daemon=True).start()
+time.sleep(0.1)
+end_before_threads_break(130)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 def test_the_daemon_imports_no_engine(tmp_path: Path) -> None:
     """What only jobs need stays out of the process that idles for years: databases' clients, engines, Docker."""
     config = tmp_path / "drd.yaml"
