@@ -14,7 +14,7 @@ from drd.daemon.lateness import LateAlerts
 from drd.daemon.leader import Leader
 from drd.daemon.model import Listener, Overview
 from drd.daemon.world import World
-from drd.errors import Cancelled, DrdError
+from drd.errors import Cancelled, CatalogError, DrdError, StoreForbidden
 from drd.model import Notice
 
 ONLY_IF_ABSENT = "store: conditional put"
@@ -40,6 +40,7 @@ class Heart:
         self._stop = threading.Event()
         self._next: queue.SimpleQueue[tuple[World, Leader, Callable[[], None]]] = queue.SimpleQueue()
         self._beats_behind = 0
+        self._repository: str | None = None
         self._thread = threading.Thread(target=self._beat_on, name="drd-heart", daemon=True)
         self.store_error = ""
         """Why the store did not answer the last time it was asked, or empty."""
@@ -88,11 +89,13 @@ class Heart:
             while True:
                 self._world, self._leader, retire = self._next.get_nowait()
                 self._tried = False
+                self._repository = None  # another place may be meant now
                 retire()
 
     def _beat(self) -> None:
         world = self._world
         try:
+            self._demand_same_repository(world)
             leads = self._leader.look()
             if leads:
                 self._desk.lead()
@@ -119,6 +122,28 @@ class Heart:
             if late != self._were_late:
                 _log.warning("backups.late", sources=late) if late else _log.info("backups.in_time")
                 self._were_late = late
+
+    def _demand_same_repository(self, world: World) -> None:
+        """Raise CatalogError, and plan nothing more, where the repository of before is gone: a disk that was unmounted.
+
+        Else the next backup would make a new repository in the empty place, and fill whatever disk that is.
+        """
+        try:
+            found = world.ports.repository.peek()
+        except StoreForbidden:  # a role that may not read is kept from nothing else
+            return
+        if self._repository is None:
+            self._repository = found.id if found else None
+            return
+        if found is not None and found.id == self._repository:
+            return
+        what = "is not there any more" if found is None else f"is another one now ({found.id})"
+        error = CatalogError(
+            f"the repository that this daemon works on ({self._repository}) {what}",
+            hint="is its disk or share mounted? if the change is meant, restart the daemon or send it SIGHUP",
+        )
+        self._desk.step_down(error.message)
+        raise error
 
     def _follow(self) -> None:
         """Read now and then what the leader has written, for this replica's own page and metrics."""

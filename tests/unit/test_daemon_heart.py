@@ -18,6 +18,8 @@ from drd.events import Delivery, Event, PeerResult
 from drd.model import CheckItem
 from drd.ops.coverage import Coverage
 from drd.ops.status import SourceStatus
+from drd.repository import layout
+from drd.repository.repository import Repository
 from drd.stores.checking import check_store
 from drd.stores.memory import MemoryStore
 
@@ -45,6 +47,8 @@ class Ears:
         self.leads_: bool | Exception = True
         self.problem = ""
         self.beats = 0
+        self.planning = False
+        self.why = ""
 
     def look(self) -> bool:
         self.beats += 1
@@ -64,7 +68,14 @@ class Ears:
 
     def nothing(self, *_: Any, **__: Any) -> None: ...
 
-    lead = flush = step_down = store_answered = told = nothing
+    def lead(self) -> None:
+        self.planning = True
+
+    def step_down(self, why: str) -> None:
+        self.planning = False
+        self.why = why
+
+    flush = store_answered = told = nothing
 
 
 @pytest.fixture
@@ -78,7 +89,7 @@ def beating(ears: Ears) -> Iterator[Any]:
     hearts: list[Heart] = []
 
     def make(store: MemoryStore) -> Heart:
-        ports = SimpleNamespace(store=store, now=lambda: NOW)
+        ports = SimpleNamespace(store=store, repository=Repository(store), now=lambda: NOW)
         world: Any = SimpleNamespace(ports=ports, heartbeat_s=0.02, lease_ttl_s=5, notifier=ears)
         stands_for: Any = ears
         heart = Heart(world, stands_for, stands_for, listener=stands_for, refresh=lambda: Overview(at=NOW, sources=()))
@@ -184,3 +195,33 @@ def test_lateness_is_told_on_change_and_hourly_while_it_lasts(ears: Ears) -> Non
     look(view(0.1), NOW + AGAIN)
     look(view(0.1), NOW + 5 * AGAIN - 4 * HOUR)
     assert [events[0].firing for events in ears.events[2:]] == [False, False]
+
+
+def test_a_repository_that_vanishes_stops_all_plans_until_it_is_back(ears: Ears, beating: Any) -> None:
+    """An unmounted disk leaves an empty folder: nothing is planned into it, and who reads it learns why."""
+    store = MemoryStore()
+    Repository(store).open_or_create(NOW)
+    kept = store.get(layout.REPOSITORY_KEY)
+    heart = beating(store)
+    wait(lambda: ears.planning)
+    store.delete([layout.REPOSITORY_KEY])
+    wait(lambda: not ears.planning)
+    assert "not there any more" in ears.why
+    wait(lambda: "not there any more" in heart.store_error)
+    Repository(store).open_or_create(NOW)  # a stranger, or a backup by hand, made another one there
+    wait(lambda: "another one now" in heart.store_error)
+    assert not ears.planning
+    store.put(layout.REPOSITORY_KEY, kept)
+    wait(lambda: ears.planning and not heart.store_error)
+
+
+def test_an_empty_place_may_become_a_repository(ears: Ears, beating: Any) -> None:
+    """The first backup of a new daemon makes it."""
+    store = MemoryStore()
+    heart = beating(store)
+    wait(lambda: ears.planning)
+    Repository(store).open_or_create(NOW)
+    before = ears.beats
+    wait(lambda: ears.beats > before + 2)
+    assert ears.planning
+    assert heart.store_error == ""
