@@ -177,7 +177,7 @@ def test_a_store_that_answers_slowly(tmp_path: Path, delay_s: float, every: int,
         else:
             taken.append(report.backup.id)
     well = make_ports(store, tmp_path)
-    assert [entry.id for entry in well.catalog.entries("shop")] == taken
+    assert {entry.id for entry in well.catalog.entries("shop")} == set(taken)  # within a second their order is chance
     assert taken or every
     if taken:
         (pruned,) = prune(slow, {"shop": Policy(keep_last=1)}, apply=True).sources

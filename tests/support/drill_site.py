@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import socket
@@ -63,7 +64,7 @@ class Runtime:
 
     def use(self, site: Site, **drill: Any) -> Site:
         """Let the site's only drill run in this runtime."""
-        site.config["scratch"] |= self.settings
+        site.config["scratch"] |= copy.deepcopy(self.settings)  # tests change theirs
         site.config["drills"] = {ONE: {**site.config["drills"].get(ONE, {}), **drill, "runtime": self.name}}
         return site
 

@@ -176,7 +176,8 @@ class Node:
 
     def left(self) -> list[str]:
         """Return containers of this kind of node that are still there."""
-        return [c.name for c in self._client.containers.list(all=True, filters={"label": self._label})]
+        found = {"label": self._label}
+        return [c.name for c in self._client.containers.list(all=True, filters=found, ignore_removed=True)]
 
     def _remove_forgotten(self) -> None:
         """Remove what test runs that were killed left on the engine."""

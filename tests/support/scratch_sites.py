@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import tarfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
@@ -181,8 +182,11 @@ class KubernetesSite:
         return {"site": "kubernetes", "images": self.images, **where}
 
     def leftovers(self) -> list[str]:
-        """Return objects of the cluster, and containers of its node."""
-        return [f"{kind}/{name}" for kind, name in self.api.objects] + self.api.node.left()
+        """Return objects of the cluster, and containers of its node, which follows what is deleted within seconds."""
+        until = time.monotonic() + 15
+        while (left := self.api.node.left()) and time.monotonic() < until and not self.api.objects:
+            time.sleep(0.1)
+        return [f"{kind}/{name}" for kind, name in self.api.objects] + left
 
     def broken(self) -> str:
         """Return an ``image`` whose Redis says why it cannot start."""
