@@ -21,6 +21,7 @@ from tests.faults.conftest import MakeSite, new_site, slow_down, spools
 from tests.faults.subjects import PostgresSubject, RedisSubject, parts_in_store
 from tests.support.daemons import RunningDaemon, backups, history, job_of, timed, wait_until
 from tests.support.drd_site import Site
+from tests.support.services import do_without
 
 pytestmark = pytest.mark.faults
 JOB = "backup/often/redis"
@@ -153,7 +154,7 @@ def test_nobody_on_a_read_only_system(open_folder: Path, small_redis: RedisSubje
     """Without root, writing only below state_dir: backups are made, also after all of state_dir was removed."""
     probe = ["unshare", "--mount", "sh", "-c", "mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp"]
     if subprocess.run(probe, check=False, capture_output=True).returncode:
-        pytest.skip("this machine lets nobody make mounts")
+        do_without("this machine lets nobody make mounts")
     site = timed(new_site(open_folder / "site", small_redis), often={"interval": "1s"})
     state, store = site.folder / "state", site.store_dir
     del site.config["spool"]["dir"]
