@@ -22,6 +22,7 @@ from drd.scratch.docker_engine import Client, connect, mapped
 from drd.scratch.docker_server import DockerServer, name_of
 from drd.scratch.images import Image, data_folder, have_image, image_name, program_and_user
 from drd.scratch.lending import lent
+from drd.scratch.marking import marks
 from drd.scratch.owners import Owner
 from drd.scratch.prologue import prologue
 from drd.scratch.ready import wait_ready
@@ -142,7 +143,7 @@ class DockerRuntime:
         self, client: Client, recipe: Recipe, spec: ScratchSpec, name: str, image: Image, server_id: str
     ) -> DockerServer:
         until = self._now() + timedelta(seconds=spec.expires_s)
-        labels = docker_labels.labels(server_id, Owner.current(), until, spec.labels)
+        labels = marks(server_id, Owner.current(), until, spec.labels)
         own = name_of(server_id)
         volume = data_folder(image, name)
         program, user = program_and_user(image, recipe)

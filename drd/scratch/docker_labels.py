@@ -1,45 +1,15 @@
-"""What says of containers, networks and volumes that they are a scratch server's, and whose, and until when."""
+"""Find the containers, networks and volumes that are marked as a scratch server's, and remove those that may go."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from drd.scratch.docker_engine import Client, mapped
-from drd.scratch.owners import Owner
+from drd.scratch.marking import MARK, NAME, reason_to_remove
 
-MARK = "drd.scratch"
 KEPT = "drd-kept-"
-NAME = "drd-scratch-"
 _SELECT = {"label": f"{MARK}=1"}
-
-
-def labels(server_id: str, owner: Owner, expires_at: datetime, more: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of everything that belongs to one server."""
-    own = {f"{MARK}.label.{name}": value for name, value in more.items()}
-    return own | {
-        MARK: "1",
-        f"{MARK}.id": server_id,
-        f"{MARK}.owner": json.dumps(owner.to_json()),
-        f"{MARK}.expires": expires_at.isoformat(),
-    }
-
-
-def reason_to_remove(found: Mapping[str, str], now: datetime, *, kept: bool) -> str:
-    """Say why something may go: its drd is gone, or it has expired; empty while somebody may want it."""
-    with suppress(ValueError, TypeError):
-        if now >= datetime.fromisoformat(found.get(f"{MARK}.expires", "")):
-            return "it had expired"
-    if kept:
-        return ""
-    try:
-        owner = Owner.from_json(json.loads(found.get(f"{MARK}.owner", "")))
-    except ValueError:
-        return ""
-    return "its drd is gone" if owner and owner.fate() == "gone" else ""
 
 
 def reap(client: Client, now: datetime, *, kept_too: bool = False) -> list[str]:

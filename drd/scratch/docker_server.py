@@ -11,7 +11,8 @@ from drd.errors import ScratchError
 from drd.model import ScratchEndpoint, ScratchSpec, Secret
 from drd.scratch.commands import OUTPUT_BYTES
 from drd.scratch.docker_engine import Client, Container, mapped
-from drd.scratch.docker_labels import KEPT, NAME, remove
+from drd.scratch.docker_labels import KEPT, remove
+from drd.scratch.marking import NAME
 from drd.scratch.ready import last_words
 from drd.scratch.recipes.recipe import NotReady, Place, Recipe
 from drd.wording import size

@@ -7,7 +7,6 @@ Standards", "Network Policies", "Volumes: emptyDir" (a memory-backed one counts 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from drd.model import EngineKind, ScratchSpec
-from drd.scratch.docker_labels import MARK, NAME, reason_to_remove
 from drd.scratch.kubernetes_api import Object
+from drd.scratch.marking import MARK, NAME, marks, reason_to_remove
 from drd.scratch.owners import Owner
 from drd.scratch.recipes.recipe import Place
 from drd.wording import size
@@ -64,19 +63,12 @@ def metadata(
     server_id: str, owner: Owner, expires_at: datetime, more: Mapping[str, str], holder: Object | None
 ) -> Object:
     """Return what every object of a server is marked with; ``holder`` is drd's own pod, with whom they go."""
+    known = marks(server_id, owner, expires_at, more)
+    selected_by = {name: known.pop(name) for name in (MARK, f"{MARK}.id")}
     found: Object = {
         "name": name_of(server_id),
-        "labels": {
-            "app.kubernetes.io/name": "drd-scratch",
-            "app.kubernetes.io/managed-by": "drd",
-            MARK: "1",
-            f"{MARK}.id": server_id,
-        },
-        "annotations": {
-            f"{MARK}.owner": json.dumps(owner.to_json()),
-            f"{MARK}.expires": expires_at.isoformat(),
-            **{f"{MARK}.label.{name}": value for name, value in more.items()},
-        },
+        "labels": {"app.kubernetes.io/name": "drd-scratch", "app.kubernetes.io/managed-by": "drd", **selected_by},
+        "annotations": known,
     }
     if holder is not None:
         found["ownerReferences"] = [owned_by(holder)]

@@ -12,9 +12,9 @@ from drd.errors import ScratchError
 from drd.model import ScratchEndpoint, ScratchSpec, Secret
 from drd.scratch import kubernetes_objects as objects
 from drd.scratch.commands import OUTPUT_BYTES
-from drd.scratch.docker_labels import MARK
 from drd.scratch.kubernetes_api import KINDS, Cluster, Missing, Object, mapped
 from drd.scratch.kubernetes_forward import Forward
+from drd.scratch.marking import MARK
 from drd.scratch.ready import last_words
 from drd.scratch.recipes.recipe import NotReady, Place, Recipe
 from drd.wording import size

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from devstack.ports import free_port
-from drd.scratch.docker_labels import MARK
+from drd.scratch.marking import MARK
 from tests.e2e.conftest import MakeSite
 from tests.support.container_site import UID, ContainerSite
 from tests.support.services import present

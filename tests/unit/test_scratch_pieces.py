@@ -15,7 +15,7 @@ import pytest
 
 from drd.errors import ScratchError
 from drd.model import ScratchSpec
-from drd.scratch import docker_labels, ledger, owners
+from drd.scratch import ledger, marking, owners
 from drd.scratch.images import image_name
 from drd.scratch.owners import Owner, ProcessId
 from drd.scratch.process import ProcessRuntime
@@ -155,13 +155,13 @@ def test_a_damaged_ledger_is_believed_in_nothing(tmp_path: Path, text: str):
 def test_labels_say_the_same_as_ledgers():
     """A container goes by the same rules; one without readable labels stays."""
     me = Owner.current()
-    alive = docker_labels.labels("0", me, NOW + timedelta(hours=1), {"run": "r"})
-    dead = docker_labels.labels("0", dataclasses.replace(me, started_ticks=1), NOW + timedelta(hours=1), {})
-    assert docker_labels.reason_to_remove(alive, NOW, kept=False) == ""
-    assert docker_labels.reason_to_remove(dead, NOW, kept=False) == "its drd is gone"
-    assert docker_labels.reason_to_remove(dead, NOW, kept=True) == ""
-    assert docker_labels.reason_to_remove(dead, NOW + timedelta(hours=2), kept=True) == "it had expired"
-    assert docker_labels.reason_to_remove({"drd.scratch": "1"}, NOW, kept=False) == ""
+    alive = marking.marks("0", me, NOW + timedelta(hours=1), {"run": "r"})
+    dead = marking.marks("0", dataclasses.replace(me, started_ticks=1), NOW + timedelta(hours=1), {})
+    assert marking.reason_to_remove(alive, NOW, kept=False) == ""
+    assert marking.reason_to_remove(dead, NOW, kept=False) == "its drd is gone"
+    assert marking.reason_to_remove(dead, NOW, kept=True) == ""
+    assert marking.reason_to_remove(dead, NOW + timedelta(hours=2), kept=True) == "it had expired"
+    assert marking.reason_to_remove({"drd.scratch": "1"}, NOW, kept=False) == ""
 
 
 def test_room_is_looked_for_before_the_start():
