@@ -55,6 +55,8 @@ class StoreTotals:
     durations: dict[StoreOperation, Durations] = field(default_factory=dict)
     retries: dict[StoreOperation, int] = field(default_factory=dict)
     bytes: dict[Direction, int] = field(default_factory=dict)
+    clock_skew_s: float | None = None
+    """By how much the clock of this process was ahead of the store's when they were last compared, at least."""
 
     def __bool__(self) -> bool:
         return bool(self.operations or self.retries or self.bytes)
@@ -83,6 +85,11 @@ class StoreCounts:
         """Count bytes that were put or got."""
         with self._lock:
             self._totals.bytes[direction] = self._totals.bytes.get(direction, 0) + size_bytes
+
+    def skewed(self, seconds: float | None) -> None:
+        """Note by how much the clock here is ahead of the store's; None: not known, as of a store not asked yet."""
+        with self._lock:
+            self._totals.clock_skew_s = seconds
 
     def take(self) -> Json:
         """Return what was counted since the last time, as a JSON document for :meth:`add`; None when nothing was."""
@@ -118,7 +125,7 @@ class StoreCounts:
         with self._lock:
             now = self._totals
             held = {name: Durations(item.seconds, list(item.buckets)) for name, item in now.durations.items()}
-            return StoreTotals(dict(now.operations), held, dict(now.retries), dict(now.bytes))
+            return StoreTotals(dict(now.operations), held, dict(now.retries), dict(now.bytes), now.clock_skew_s)
 
 
 def _parse(document: Json) -> StoreTotals:

@@ -228,10 +228,14 @@ def _store(
     config: Config, cancel: CancelToken, on_retry: Callable[[str], None] | None, counts: StoreCounts | None
 ) -> Store:
     """Stack the wrappers around the store, in the one place that knows their order."""
+    from drd.stores.times import ignore_skew
     from drd.stores.wrappers.retry import Retry, RetryPolicy, RetryStore
 
     settings = config.store
     store: Store
+    on_skew: Callable[[float], None] = ignore_skew if counts is None else counts.skewed
+    if counts is not None:
+        counts.skewed(None)  # after a reload it is another store, perhaps
     if isinstance(settings, S3StoreConfig):
         from drd.stores.s3 import S3Settings, S3Store
         from drd.stores.s3_settings import ObjectLock
@@ -256,13 +260,14 @@ def _store(
                 connect_timeout_s=settings.connect_timeout.total_seconds(),
                 read_timeout_s=settings.read_timeout.total_seconds(),
                 max_connections=32,
-            )
+            ),
+            on_skew=on_skew,
         )
         patience_s = settings.patience.total_seconds()
     else:
         from drd.stores.local import LocalStore
 
-        store, patience_s = LocalStore(settings.path), DEFAULT_PATIENCE_S
+        store, patience_s = LocalStore(settings.path, on_skew=on_skew), DEFAULT_PATIENCE_S
     if counts is not None:
         from drd.stores.wrappers.metered import MeteredStore
 

@@ -98,6 +98,11 @@ FAMILIES: tuple[Family, ...] = (
         "drd_store_retries_total", "counter", "Calls to the store that failed and were tried again.", ("operation",)
     ),
     Family("drd_store_bytes_total", "counter", "Bytes that were put into the store or got from it.", ("direction",)),
+    Family(
+        "drd_store_clock_skew_seconds",
+        "gauge",
+        "How far the clock here is ahead of the store's, at least; negative: behind; 0: within a second.",
+    ),
     _daemon("drd_lease_held", "Whether this daemon, or a job of it that is at work, holds the lease.", "lease"),
     _daemon("drd_lease_lost_total", "How often the daemon's lease was taken over by another replica.", kind="counter"),
     _daemon("drd_config_last_reload_successful", "Whether the newest configuration is the one in force."),

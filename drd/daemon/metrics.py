@@ -253,6 +253,7 @@ def _store(totals: StoreTotals) -> Iterator[Sample]:
             yield "drd_store_operations_total", (operation, outcome), totals.operations.get((operation, outcome), 0)
         yield "drd_store_operation_duration_seconds", (operation,), totals.durations.get(operation, Durations())
         yield "drd_store_retries_total", (operation,), totals.retries.get(operation, 0)
+    yield "drd_store_clock_skew_seconds", (), totals.clock_skew_s
     for direction in DIRECTIONS:
         yield "drd_store_bytes_total", (direction,), totals.bytes.get(direction, 0)
 

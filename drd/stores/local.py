@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from drd.protocols import BytesLike, Clock
 from drd.stores.checking import check_store
 from drd.stores.keys import RESERVED_FOLDER, check_delimiter, check_key, check_prefix, check_range
 from drd.stores.local_folders import Folders, read_range, store_error, write_all
-from drd.stores.times import utc_now
+from drd.stores.times import ignore_skew, is_sharp, skew_s, utc_now
 
 _FILE_MODE = 0o600  # backups are as secret as the databases
 _STALE_AFTER_S = 3600.0  # no put of a part takes an hour
@@ -35,13 +35,15 @@ class LocalStore:
     """Objects as files below ``path``, which the first put creates. Thread-safe, and so are several processes.
 
     Raises :class:`~drd.errors.StoreRefused` for a full disk and missing permissions (a person must act), and
-    :class:`~drd.errors.StoreUnavailable` for input-output errors that may pass.
+    :class:`~drd.errors.StoreUnavailable` for input-output errors that may pass. ``on_skew`` is told by how many seconds
+    our clock is ahead of that which dates the files: another one where the folder is a network file system's.
     """
 
-    def __init__(self, path: Path, *, clock: Clock = utc_now) -> None:
+    def __init__(self, path: Path, *, clock: Clock = utc_now, on_skew: Callable[[float], None] = ignore_skew) -> None:
         self._folders = Folders(path)
         self._root = path
         self._clock = clock
+        self._on_skew = on_skew
         self._sweep_lock = threading.Lock()
         self._swept_at_s: float | None = None
 
@@ -53,13 +55,20 @@ class LocalStore:
             with self._folders.opened((RESERVED_FOLDER,), create=True) as unfinished:
                 name = f"{os.getpid()}-{secrets.token_hex(8)}"
                 try:
-                    _write_new(unfinished, name, data)
+                    self._write_new(unfinished, name, data)
                     self._place(unfinished, name, key, if_absent=if_absent)
                 finally:
                     with contextlib.suppress(FileNotFoundError):  # renamed
                         os.unlink(name, dir_fd=unfinished)
         except OSError as error:
             raise store_error(error, op="write", subject=key, root=self._root) from error
+
+    def _write_new(self, unfinished: int, name: str, data: BytesLike) -> None:
+        before = self._clock()
+        dated = _write_new(unfinished, name, data)
+        after = self._clock()
+        if is_sharp(before, after):
+            self._on_skew(skew_s(before, dated, after))
 
     def _place(self, unfinished: int, name: str, key: str, *, if_absent: bool) -> None:
         *parents, last = key.split("/")
@@ -207,11 +216,13 @@ class LocalStore:
                         os.unlink(entry.name, dir_fd=unfinished)
 
 
-def _write_new(folder: int, name: str, data: BytesLike) -> None:
+def _write_new(folder: int, name: str, data: BytesLike) -> datetime:
+    """Write a file, durably, and return how the file system dates it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, _FILE_MODE, dir_fd=folder)
     try:
         write_all(descriptor, data)
+        return datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC)
     finally:
         os.close(descriptor)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from drd.stores.keys import check_delimiter, check_key, check_prefix, check_rang
 from drd.stores.ordering import ascending, walk_order
 from drd.stores.s3_errors import Answer, store_error
 from drd.stores.s3_settings import S3Settings
-from drd.stores.times import utc_now
+from drd.stores.times import ignore_skew, utc_now
 
 if TYPE_CHECKING:
     from drd.stores.s3_client import S3Client
@@ -40,16 +40,19 @@ class S3Store:
     """Objects of a bucket below a prefix. Thread-safe. Each call tries once: wrap it in a RetryStore.
 
     A put sends Content-MD5, so that the store verifies what it received, and compares the ETag where that is the MD5
-    too. The identity needs no more than s3:PutObject for puts.
+    too. The identity needs no more than s3:PutObject for puts. ``on_skew`` is told by how many seconds our clock is
+    ahead of the store's.
     """
 
-    def __init__(self, settings: S3Settings, *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, settings: S3Settings, *, clock: Clock = utc_now, on_skew: Callable[[float], None] = ignore_skew
+    ) -> None:
         from drd.stores.s3_client import S3Client  # noqa: PLC0415  boto3 is slow to import
 
         self._settings = settings
         self._folder = settings.folder
         self._clock = clock
-        self._client: S3Client = S3Client(settings)
+        self._client: S3Client = S3Client(settings, clock=clock, on_skew=on_skew)
         self._put_params = _put_params(settings)
         self._by_kms = settings.server_side_encryption == "aws:kms"
         self._may_stat = True

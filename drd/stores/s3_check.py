@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from drd.errors import StoreError, StoreForbidden
 from drd.model import CheckItem
@@ -11,6 +11,7 @@ from drd.stores.checking import check_store, new_probe_key
 from drd.stores.s3_client import S3Client
 from drd.stores.s3_errors import store_error
 from drd.stores.s3_settings import S3Settings
+from drd.stores.times import skew_s
 
 _CLOCK_WARNING_S = 5.0
 _CLOCK_FAILED_S = 900.0  # S3 refuses requests beyond it
@@ -75,17 +76,12 @@ def _in_words(default: dict[str, object]) -> str:
 def _clock_item(before: datetime, after: datetime, server_at: datetime) -> CheckItem:
     """Compare with the Date of an answer, which is cut to whole seconds, got between two looks at our clock."""
     name, hint = "store: clock", "set the clock of this machine by NTP: timedatectl set-ntp true"
-    earliest, latest = before - timedelta(seconds=1), after
-    skew_s = 0.0
-    if server_at > latest:
-        skew_s = -(server_at - latest).total_seconds()
-    elif server_at < earliest:
-        skew_s = (earliest - server_at).total_seconds()
-    if skew_s == 0.0:
+    ahead_s = skew_s(before, server_at, after)
+    if ahead_s == 0.0:
         return CheckItem(name, "ok", "within a second of the store's")
-    detail = f"{abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the store's"
-    if abs(skew_s) > _CLOCK_FAILED_S:
+    detail = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the store's"
+    if abs(ahead_s) > _CLOCK_FAILED_S:
         return CheckItem(name, "failed", f"{detail}; S3 refuses requests beyond 15 minutes", hint)
-    if abs(skew_s) > _CLOCK_WARNING_S:
+    if abs(ahead_s) > _CLOCK_WARNING_S:
         return CheckItem(name, "warning", f"{detail}; times of backups and --at are off by as much", hint)
     return CheckItem(name, "ok", detail)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -35,8 +36,10 @@ from urllib3.exceptions import HTTPError
 
 from drd.errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
 from drd.model import Secret
+from drd.protocols import Clock
 from drd.stores.s3_errors import Answer, Request, store_error
 from drd.stores.s3_settings import S3Settings
+from drd.stores.times import ignore_skew, is_sharp, skew_s, utc_now
 
 _FOREIGN = (BotoCoreError, ClientError, ResponseParserError, HTTPError, OSError)
 _VERBS = {
@@ -54,10 +57,17 @@ _CREDENTIALS_HINT = (
 
 
 class S3Client:
-    """Calls S3 operations on one bucket. Thread-safe. Tries once: waiting and trying again is a wrapper's work."""
+    """Calls S3 operations on one bucket. Thread-safe. Tries once: waiting and trying again is a wrapper's work.
 
-    def __init__(self, settings: S3Settings) -> None:
+    ``on_skew`` is told by how many seconds ``clock`` is ahead of the store's, of each answer that says the time.
+    """
+
+    def __init__(
+        self, settings: S3Settings, *, clock: Clock = utc_now, on_skew: Callable[[float], None] = ignore_skew
+    ) -> None:
         self._settings = settings
+        self._clock = clock
+        self._on_skew = on_skew
         secrets = (settings.access_key_id, settings.secret_access_key, settings.session_token)
         self._secrets = [secret.reveal() for secret in secrets if secret is not None and secret.reveal()]
         try:
@@ -78,13 +88,16 @@ class S3Client:
 
         Returns None for an error answer whose status or code is ``expected``; raises drd's store errors for others.
         """
+        before = self._clock()
         try:
             answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self._settings.bucket, **params)
+            self._compare_clocks(before, answer)
             if "Body" in answer:
                 with contextlib.closing(answer["Body"]) as body:
                     answer["Body"] = body.read()
         except _FOREIGN as error:
             if isinstance(error, ClientError):
+                self._compare_clocks(before, error.response)
                 said = self._answer(error)
                 if expected & {said.code, str(said.status)}:
                     return None
@@ -93,6 +106,13 @@ class S3Client:
             )
             raise self._mapped(error, request) from error
         return answer
+
+    def _compare_clocks(self, before: datetime, answer: Any) -> None:
+        """Tell of the skew, by the header ``Date``, of any answer that came quickly, a refusal too."""
+        after = self._clock()
+        seen = _server_time(answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", ""))
+        if seen is not None and is_sharp(before, after):
+            self._on_skew(skew_s(before, seen, after))
 
     def request(self, operation: str, key: str, *, conditional: bool = False, locked: bool = False) -> Request:
         """Describe a request for messages."""

@@ -89,6 +89,7 @@ def test_a_day_of_a_daemon_in_some_seconds(make_site: MakeSite, scratch_root: Pa
         assert (asked.metric("drd_store_bytes_total", direction="put") or 0) > 1000
         assert asked.metric("drd_verify_last_success_timestamp_seconds", source=REDIS)
         assert asked.metric("drd_leader") == 1
+        assert asked.metric("drd_store_clock_skew_seconds") == 0
         (source,) = asked("/api/status").json["sources"]
         assert (source["newest"]["id"], source["last_drill"]["run"]) == (backup, run)
         assert source["next_run"].startswith("20")

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,21 @@ def test_object_rights_are_enough(s3: SeaweedS3, bucket: str) -> None:
         "store: clock",
     ]
     assert s3.client().list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+@pytest.mark.parametrize("offset_s", [0, 300, -300])
+def test_a_real_server_tells_how_far_the_clocks_are_apart(s3: SeaweedS3, bucket: str, offset_s: float) -> None:
+    """By the date of each answer, be it a success, an object that is missing, or a refusal."""
+    told: list[float] = []
+    settings = store_as(s3, bucket, s3.objects)._settings
+    store = S3Store(settings, clock=lambda: datetime.now(UTC) + timedelta(seconds=offset_s), on_skew=told.append)
+    store.put("k", b"x")
+    assert store.get("k") == b"x"
+    with pytest.raises(ObjectMissing):
+        store.get("l")
+    assert list(store.list("m")) == []
+    assert len(told) >= 4
+    assert told == [pytest.approx(offset_s, abs=2)] * len(told)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ def full(site: OverviewSite) -> tuple[DrdCollector, Numbers]:
     numbers.told(Delivery(1, (PeerResult("a", "ok", 1, ""), PeerResult("b", "failed", 3, "refused"))))
     numbers.reloaded(ok=False)
     numbers.store_answered(site.now)
+    numbers.store.skewed(-2.5)
     numbers.leads(leader=False, lost=True)
     site.later(minutes=10)
     return DrdCollector(kept.now, numbers), numbers
@@ -134,6 +135,7 @@ def test_everything_is_told_with_its_units(site: OverviewSite) -> None:
     assert found.value("drd_store_operation_duration_seconds_bucket", operation="put", le="0.5") == 1
     assert found.value("drd_store_retries_total", operation="put") == 1
     assert found.value("drd_store_bytes_total", direction="put") == 100
+    assert found.value("drd_store_clock_skew_seconds") == -2.5
     assert found.value("drd_notifications_total", outcome="failed") == 1
     assert found.value("drd_config_reloads_total", outcome="failed") == 1
     assert found.value("drd_lease_held", lease="source-shop") == 1

@@ -37,6 +37,27 @@ def test_first_put_makes_the_directory_privately(tmp_path: Path) -> None:
     assert stat.S_IMODE((root / "a/b").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(("offset_s", "expected"), [(0, 0), (40, 40), (-40, -40), (0.9, 0)])
+def test_a_put_tells_how_far_the_clocks_are_apart(tmp_path: Path, offset_s: float, expected: float) -> None:
+    """The date of the file that is written is the store's time: another host's on a network file system."""
+    told: list[float] = []
+    store = LocalStore(tmp_path, clock=lambda: datetime.now(UTC) + timedelta(seconds=offset_s), on_skew=told.append)
+    store.put("a", b"x")
+    assert told == [pytest.approx(expected, abs=1.5)]
+    if not expected:
+        assert told == [0.0]
+
+
+def test_a_put_that_takes_long_tells_nothing_of_clocks(tmp_path: Path) -> None:
+    """Neither does one during which the clock was set."""
+    told: list[float] = []
+    moments = iter([datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=s) for s in (0, 0, 6, 20, 10)])
+    store = LocalStore(tmp_path, clock=lambda: next(moments), on_skew=told.append)
+    store.put("a", b"x")
+    store.put("b", b"x")
+    assert told == []
+
+
 def test_deletion_removes_empty_folders_only(tmp_path: Path) -> None:
     """Folders that became empty go, those that hold something stay, and so does the store itself."""
     store = LocalStore(tmp_path)

@@ -45,8 +45,8 @@ def store_at(url: str | None, **options: Any) -> S3Store:
         "connect_timeout_s": 0.5,
         "read_timeout_s": 0.5,
     } | options
-    clock = settings.pop("clock", None)
-    return S3Store(S3Settings(**settings), **({"clock": clock} if clock else {}))
+    ours = {name: settings.pop(name) for name in ("clock", "on_skew") if name in settings}
+    return S3Store(S3Settings(**settings), **ours)
 
 
 def md5_etag(data: bytes) -> dict[str, str]:
@@ -404,6 +404,23 @@ def test_check_compares_the_clocks(offset_s: float, outcome: str) -> None:
     assert found["store: clock"].outcome == outcome
     if offset_s:
         assert ("behind" if offset_s > 0 else "ahead") in found["store: clock"].detail
+
+
+@pytest.mark.parametrize(("offset_s", "expected"), [(-1200, 1200), (1200, -1200), (0, 0)])
+def test_every_answer_tells_how_far_the_clocks_are_apart(offset_s: float, expected: float) -> None:
+    """Also one that refuses the request for just that reason; without a date nothing is told."""
+    told: list[float] = []
+    date = {"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=offset_s), usegmt=True)}
+    refused = Scripted(403, s3_error(403, "RequestTimeTooSkewed").body, date)
+    undated = Scripted(404, s3_error(404, "NoSuchKey").body, {"Date": "yesterday"})
+    with scripted(Scripted(200, b"data", date), refused, undated) as server:
+        store = store_at(server.url, on_skew=told.append)
+        assert store.get("k") == b"data"
+        with pytest.raises(StoreRefused):
+            store.get("k")
+        with pytest.raises(ObjectMissing):
+            store.get("k")
+    assert told == [pytest.approx(expected, abs=2), pytest.approx(expected, abs=2)]
 
 
 def test_check_of_an_absent_server() -> None:
