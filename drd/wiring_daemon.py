@@ -120,6 +120,7 @@ def world_of(
         notifier=notifier_of(config, cancel),
         watched=watched_of(config),
         drills=tuple(config.drills) or (DEFAULT_NAME,),
+        drilled={name: drill.sources or tuple(config.sources) for name, drill in config.drills.items()},
         argv=JOB_ARGV,
         environ=job_environment(),
         folder=folder,

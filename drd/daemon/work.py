@@ -23,10 +23,11 @@ from drd.errors import (
     LeaseError,
     PartialError,
 )
-from drd.events import Delivery, PeerResult
+from drd.events import Delivery, Event, PeerResult
 from drd.model import Json
 from drd.ops.announce import failed_events
-from drd.repository.layout import is_backup_id
+from drd.ops.announce_drill import DrillSummary, drill_events
+from drd.repository.layout import is_backup_id, new_backup_id
 
 KILL_AFTER_S = 60.0
 """How long a job that was asked to end may take to undo what it began."""
@@ -142,13 +143,29 @@ def _result(
     report: Mapping[str, Json] | None = None,
     final: bool = False,
 ) -> Result:
-    """Make the line of history; tell of a failed backup where its process could not do so itself."""
-    job = active.plan.job
-    engine = active.world.engine_of(job.subject)
-    if outcome == "failed" and report is None and job.kind == "backup" and engine is not None:
-        events = failed_events({job.subject: engine}, JobError(message, hint=hint), active.world.ports.now())
+    """Make the line of history; tell of a failed backup or drill where its process could not do so itself."""
+    if outcome == "failed" and report is None and (events := _untold(active, JobError(message, hint=hint))):
         listener.told(active.world.notifier.notify(events))
     return Result(_run(active, outcome, code, message, hint, report), final)
+
+
+def _untold(active: Active, error: JobError) -> tuple[Event, ...]:
+    """Return what to tell of a job whose process died: a backup that failed, a drill that proves nothing."""
+    world, job = active.world, active.plan.job
+    now = world.ports.now()
+    if job.kind == "drill":
+        summary = DrillSummary(
+            drill=job.subject,
+            at=now,
+            verdict="unverified",
+            sources=tuple(world.drilled.get(job.subject, ())),
+            trials=(),
+            error=error.message,
+            hint=error.hint,
+        )
+        return drill_events(summary, new_backup_id(now))
+    engine = world.engine_of(job.subject)
+    return failed_events({job.subject: engine}, error, now) if job.kind == "backup" and engine else ()
 
 
 def _run(

@@ -20,7 +20,8 @@ from drd.protocols import Notifier
 class World:
     """All that the daemon needs, and no configuration.
 
-    ``watched`` are the configured sources, ``drills`` the names of the drills. ``argv`` starts the process of a job, in
+    ``watched`` are the configured sources, ``drills`` the names of the drills, ``drilled`` the sources of each one that
+    has times. ``argv`` starts the process of a job, in
     ``environ``, with ``folder`` for its temporary files (None: the system's); ``request`` makes what it is told.
     ``web`` says where and to whom it shows itself. ``close`` releases the store.
     """
@@ -43,6 +44,7 @@ class World:
     close: Callable[[], None]
     web: WebSettings = field(default_factory=WebSettings)
     notices: tuple[Notice, ...] = ()
+    drilled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def engine_of(self, source: str) -> str | None:
         """Return the kind of a configured source, None for any other."""

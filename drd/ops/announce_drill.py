@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from drd.drills.report import DrillRun, Verdict
 from drd.drills.suite import Drill
 from drd.errors import LeaseError
 from drd.events import Event, Severity, clipped, one_line
-from drd.ops.drill import DrillReport
 from drd.wording import span, when
+
+if TYPE_CHECKING:  # a daemon tells of drills as well, and never runs one
+    from drd.ops.drill import DrillReport
 
 DRILL_REPORT = "DrdDrillReport"
 DRILL_NOT_PASSED = "DrdDrillNotPassed"

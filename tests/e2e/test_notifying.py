@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
 from devstack.alertmanager import Alertmanager, Mailbox
 from devstack.ports import free_port
 from tests.e2e.conftest import MakeSite
+from tests.support.daemons import RunningDaemon, job_of, timed, wait_until
 from tests.support.drd_site import Site
 from tests.support.drill_site import with_drills
 from tests.support.trading_site import REDIS
@@ -97,3 +102,24 @@ def test_a_drill_is_mailed_with_what_it_found(
     assert body is not None
     assert run.json["runs"][0]["run"] in body.get_content()
     assert "DrdDrillNotPassed" in alert_names(alertmanager, "drills")
+
+
+def test_a_drill_that_is_killed_is_told_of_by_the_daemon(
+    copied: Site, alertmanager: Alertmanager, mailbox: Mailbox, scratch_root: Path
+) -> None:
+    """By mail and as a state of its source, with the signal; the state is over with the next drill that passes."""
+    site = timed(with_drills(copied, scratch_root, killed={"sources": [REDIS], "runtime": "process", "interval": "1h"}))
+    site.config["alertmanager"] = {"urls": [alertmanager.url], "labels": {"site": "killed"}}
+    site.env["NOBODY_SETS_THIS"] = "no-database-is-asked"
+    with RunningDaemon(site) as daemon:
+        os.kill(job_of(daemon), signal.SIGKILL)
+        ended = daemon.wait("job.ended", job="drill/killed", outcome="failed")
+        assert ended["message"] == "the job's process ended by signal 9, without a report"
+        mail = mailbox.wait(lambda m: "killed: drill killed could not be carried out: the job" in m["Subject"])
+        body = mail.get_body(("plain",))
+        assert body is not None
+        assert "out-of-memory" in body.get_content()
+        daemon.wait("job.ended", job="drill/killed", outcome="ok", timeout_s=60)
+        wait_until("the state to be over", lambda: "DrdDrillNotPassed" not in alert_names(alertmanager, "killed"))
+        mailbox.wait(lambda m: f"killed: resolved: drill killed of {REDIS} passed" in m["Subject"])
+        daemon.end().succeeds()

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +33,8 @@ from drd.daemon.scheduler import Scheduler
 from drd.daemon.triggers import PlannedTrigger
 from drd.daemon.world import World
 from drd.errors import ConfigError, LeaseError
-from drd.events import Delivery
+from drd.events import Delivery, Event, PeerResult
+from drd.model import CheckItem
 from drd.notify.null import NullNotifier
 from drd.repository.holder import Holder
 from drd.stores.memory import MemoryStore
@@ -85,9 +86,16 @@ class Set:
         )
         self.leader = Leader(self.ports, ttl_s=5, cancel=CancelToken())
         self.ended: list[JobRun] = []
-        self.desk = Desk(
-            self.world, self.leader, listener=Numbers(StoreCounts()), ended=self.ended.append, draw=lambda: 0.5
-        )
+        self.numbers = Numbers(StoreCounts())
+        self.desk = self._desk()
+
+    def _desk(self) -> Desk:
+        return Desk(self.world, self.leader, listener=self.numbers, ended=self.ended.append, draw=lambda: 0.5)
+
+    def use(self, **changes: Any) -> None:
+        """Change the world before anything began."""
+        self.world = replace(self.world, **changes)
+        self.desk = self._desk()
 
     def begin(self) -> Desk:
         assert self.leader.look()
@@ -161,6 +169,42 @@ def test_a_job_that_takes_longer_than_its_interval_does_not_overlap_itself(made:
     it.begin()
     it.wait(lambda: len(it.ended) >= 3)
     assert it.most_at_once() == 1
+
+
+class Heard:
+    """A receiver of events that writes them down."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def notify(self, events: Sequence[Event]) -> Delivery:
+        self.events += events
+        return Delivery(len(events), (PeerResult("heard", "ok", 1),))
+
+    def check(self) -> Sequence[CheckItem]:
+        return ()
+
+
+def test_what_a_dead_process_cannot_tell_the_daemon_tells(made: Callable[..., Set]) -> None:
+    """A drill that was killed is told of as unverified, by its report and each source's state; a backup as failed."""
+    heard = Heard()
+    it = made([plan("a"), plan("nightly", kind="drill", schedule="nightly")])
+    dies = (sys.executable, "-c", "import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)")
+    it.use(argv=dies, notifier=heard, drilled={"nightly": ("a", "b")}, rules=Rules(attempts=0))
+    it.begin()
+    it.wait(lambda: len(it.ended) == 2 and len(heard.events) == 4)
+    told = {(e.name, e.labels.get("source"), e.labels.get("verdict")): e for e in heard.events if e.firing}
+    assert told.keys() == {
+        ("DrdBackupFailed", "a", None),
+        ("DrdDrillReport", None, "unverified"),
+        ("DrdDrillNotPassed", "a", None),
+        ("DrdDrillNotPassed", "b", None),
+    }
+    for event in told.values():
+        assert "ended by signal 9, without a report" in event.annotations["summary"]
+        assert "out-of-memory" in event.annotations["action"]
+    assert told["DrdDrillNotPassed", "a", None].labels["drill"] == "nightly"
+    assert it.numbers.tally().notified == {"ok": 2, "failed": 0}
 
 
 def test_failures_are_tried_again_and_a_new_daemon_goes_on_with_them(made: Callable[..., Set]) -> None:
