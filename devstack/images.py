@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,7 +49,11 @@ def _postgres() -> Made:
         files=below(*folders, *([locale] if locale.is_dir() else []), without=left_out),
         texts=_entrypoint("postgres"),
         users={"postgres": 999},
-        folders={"var/lib/postgresql": ("postgres", 0o1777), "var/lib/postgresql/data": ("postgres", 0o1777)},
+        folders={
+            "var/lib/postgresql": ("postgres", 0o1777),
+            "var/lib/postgresql/data": ("postgres", 0o1777),
+            "var/run/postgresql": ("postgres", 0o1777),
+        },
     )
     data = "/var/lib/postgresql/data"
     path = f"PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{program}"
@@ -74,14 +79,14 @@ def _clickhouse() -> Made:
     left_out = ("/__pycache__/", "/test/", "/idlelib/", "/tkinter/", "/ensurepip/", "_tkinter")
     folder = "opt/clickhouse"
     rootfs = Rootfs(
-        files=[python, *below(library, without=left_out)],
+        files=[python, *below(library, without=left_out), web_client()],
         placed={f"{folder}/{name}": here / name for name in (*standins.SCRIPTS, "libchdb.so")},
         texts={
             **_entrypoint("clickhouse"),
             "usr/bin/clickhouse": standins.launcher_text(f"/{folder}", str(python)),
         },
         users={"clickhouse": 101},
-        folders={"var/lib/clickhouse": ("root", 0o777)},
+        folders={"var/lib/clickhouse": ("root", 0o777), "etc/clickhouse-server": ("clickhouse", 0o755)},
     )
     return Made(rootfs, ("VOLUME /var/lib/clickhouse", 'ENTRYPOINT ["/entrypoint.sh"]'))
 
@@ -104,12 +109,27 @@ def _start(command: str) -> tuple[str, str]:
     return 'ENTRYPOINT ["/entrypoint.sh"]', f'CMD ["{command}"]'
 
 
-def image(host: str, engine: str) -> str:
+def web_client() -> Path:
+    """Return wget, by which the health checks of many official images ask."""
+    if found := shutil.which("wget", path="/usr/bin:/bin"):
+        return Path(found)
+    raise ServiceMissing("a stand-in image needs wget: apt-get install wget")
+
+
+def image(host: str, engine: str, official: str = "") -> str:
     """Return the name of an image of this engine on the Docker Engine at ``host``, made if it must be.
+
+    ``official`` names another one than that of the stand-in's release.
+    """
+    same_release, make = _MADE[engine]
+    return official_or(host, official or same_release, engine, make)
+
+
+def official_or(host: str, official: str, engine: str, make: Callable[[], Made]) -> str:
+    """Return ``official`` where it is or can be pulled, else the name of what ``make`` says.
 
     The same programs and scripts give the same name, so a stand-in is made once a machine.
     """
-    official, make = _MADE[engine]
     with contextlib.closing(docker.DockerClient(base_url=host, timeout=_PULL_S)) as client:
         with contextlib.suppress(docker.errors.DockerException, OSError):
             client.images.get(official)

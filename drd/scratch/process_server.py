@@ -66,7 +66,7 @@ class ProcessServer:
                 "runtime": "process",
                 "program": str(self._program.path),
                 "version": version,
-                "user": self._user.pw_name if self._user else pwd.getpwuid(os.geteuid()).pw_name,
+                "user": self._user.pw_name if self._user else _own_name(),
                 "memory": size(spec.memory_bytes),
                 "processors": f"{spec.cpus:g}",
                 "threads and processes": str(spec.pids),
@@ -155,3 +155,11 @@ class ProcessServer:
             owners.end(process, self._recipe.stop_signal)
         if self._folder.exists():
             ledger.remove_tree(self._folder)
+
+
+def _own_name() -> str:
+    """Return who this process is: a container's user often has a number alone."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
