@@ -1,11 +1,18 @@
-"""drd dies at its first, second, … n-th change to the store while it replaces live data: never neither of both."""
+"""drd dies while it replaces live data, goes back, or gives the old data up: never neither of both.
+
+It dies before its first, second, … n-th step: a change or a read of the store, or something that is sent to a server.
+There are some hundreds of them, so a run takes a few, chosen by ``DRD_CRASH_SEED``; ``DRD_CRASH_STEPS=40`` takes as
+many of each command, and ``DRD_CRASH_STEPS=all`` every one, which takes the better part of an hour.
+"""
 
 from __future__ import annotations
 
-import itertools
+import os
+import random
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,6 +28,32 @@ pytestmark = pytest.mark.faults
 
 CHANGES = ("restores/", "manifest.json", "pins/")
 """What a restore in place changes in the store besides leases and parts, whose tests are elsewhere."""
+ALL = ("change", "read", "server")
+FEW = 2
+"""How many changes, and how many steps of any kind, a run takes of each command unless it is told."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """Where a command dies: before its n-th step of these kinds."""
+
+    kinds: tuple[str, ...]
+    nth: int
+
+
+def deaths(chance: random.Random, steps: list[str]) -> list[Death]:
+    """Choose where a command of these steps dies, in turn."""
+    wanted = os.environ.get("DRD_CRASH_STEPS", "")
+    if wanted:
+        count = len(steps) if wanted == "all" else min(int(wanted), len(steps))
+        return [Death(ALL, nth) for nth in spread(chance, len(steps), count)]
+    changes = spread(chance, steps.count("change"), FEW)
+    return [Death(("change",), nth) for nth in changes] + [Death(ALL, nth) for nth in spread(chance, len(steps), FEW)]
+
+
+def spread(chance: random.Random, count: int, wanted: int) -> list[int]:
+    """Choose a number in each of so many equal stretches of 1 to ``count``."""
+    return [1 + int((stretch + chance.random()) * count / wanted) for stretch in range(wanted)]
 
 
 class Live(ABC):
@@ -162,74 +195,82 @@ def live(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Live]:
     made.clear()
 
 
-def ended_well(live: Live, drd: ForkedDrd, replace: list[str]) -> None:
-    """Demand that after a death the data is one of both, and that rerun, ``undo``, ``drop-old`` and ``verify`` work."""
-    assert live.read() in (["old"], ["new"])
-    records = drd("restore", "list")["restores"]
-    if live.read() == ["old"]:
-        drd("restore", "undo", records[0]["restore"])
+class Course:
+    """Replace, go back, and give up what is kept; and how each of them ends that died in its course."""
+
+    def __init__(self, live: Live, drd: ForkedDrd) -> None:
+        self.live = live
+        self.drd = drd
+        live.write("old")
+        at = drd("backup", "now")["backups"][0]["recovery_point"]
+        live.write("new")
+        self.replace = ("restore", "--at", at, "--replace")
+
+    def steps(self) -> list[list[str]]:
+        """Run all three undisturbed; return the steps of each."""
+        out = []
+        for verb in ("replace", "undo", "drop-old"):
+            command = self.replace if verb == "replace" else ("restore", verb, self.newest())
+            out.append(self.drd.steps(*command, of=CHANGES, kinds=ALL))
+            assert self.live.read() == (["old"] if verb == "replace" else ["new"])
+        self.cleared_up()
+        return out
+
+    def newest(self) -> str:
+        """Name the restore that began last."""
+        records = self.drd("restore", "list")["restores"]
+        found: str = max(records, key=lambda record: record["started_at"])["restore"]
+        return found
+
+    def dies(self, death: Death, *command: str) -> None:
+        """Let a command die: one of both data sets serves, whole."""
+        self.drd.dies(death.nth, *command, of=CHANGES, kinds=death.kinds)
+        self.live.settle()
+        assert self.live.read() in (["old"], ["new"]), death
+
+    def run(self, replace: Death, undo: Death, drop: Death) -> None:
+        """Let each die: the next one ends it, and afterwards all is as it was before."""
+        self.dies(replace, *self.replace)
+        records = self.drd("restore", "list")["restores"]
+        if self.live.read() == ["old"]:
+            self.drd("restore", "undo", records[0]["restore"])
+            assert self.live.read() == ["new"]
+        again = self.drd(*self.replace)["restores"][0]["replaced"]["restore"]
+        assert self.live.read() == ["old"]
+        self.dies(undo, "restore", "undo", again)
+        self.drd("restore", "undo", again)
+        assert self.live.read() == ["new"]
+        self.dies(drop, "restore", "drop-old", again)
+        assert self.live.read() == ["new"]
+        self.cleared_up()
+
+    def cleared_up(self) -> None:
+        """Demand that every restore has ended, and that nothing but the live data is left once ``drop-old`` ran."""
+        live, drd = self.live, self.drd
+        for record in drd("restore", "list")["restores"]:
+            assert not record["interrupted"]
+            drd("restore", "drop-old", record["restore"])
+        checked = drd("verify", "--deep")
+        assert (checked["outcome"], checked["unfinished"]) == ("ok", [])
         assert live.read() == ["new"]
-    again = drd(*replace)["restores"][0]["replaced"]["restore"]
-    assert live.read() == ["old"]
-    drd("restore", "undo", again)
-    cleared_up(live, drd)
+        assert live.left() == []
+        assert list((live.site.store_dir / "pins").rglob("*.json")) == []
 
 
-def cleared_up(live: Live, drd: ForkedDrd) -> None:
-    """Demand that every restore has ended, and that nothing is left but the live data once ``drop-old`` ran."""
-    assert live.read() == ["new"]
-    for record in drd("restore", "list")["restores"]:
-        assert not record["interrupted"]
-        drd("restore", "drop-old", record["restore"])
-    checked = drd("verify", "--deep")
-    assert (checked["outcome"], checked["unfinished"]) == ("ok", [])
-    assert live.read() == ["new"]
-    assert live.left() == []
-    assert list((live.site.store_dir / "pins").rglob("*.json")) == []
-
-
-def backed_up(live: Live) -> list[str]:
-    """Return the command that replaces live data, which is new, by what was backed up, which is old."""
-    live.write("old")
-    at = live.site("backup", "now", "--json").succeeds().json["backups"][0]["recovery_point"]
-    live.write("new")
-    return ["restore", "--at", at, "--replace"]
-
-
-def test_death_at_every_change_of_a_replace(live: Live) -> None:
-    """For every n: old or new data serves, and who comes next goes on, back, and clears up."""
-    replace = backed_up(live)
-    pristine = live.site.folder / "pristine"
-    shutil.copytree(live.site.store_dir, pristine)
+def test_death_at_steps_of_replace_undo_and_drop_old(live: Live) -> None:
+    """Whatever the step: old or new data serves, who comes next goes on or back, and nothing is left over."""
+    chance = random.Random(os.environ.get("DRD_CRASH_SEED", "1"))
     with forked_drd(live.site) as drd:
-        for nth in itertools.count(1):
-            died = drd.dies(nth, *replace, of=CHANGES)
-            live.settle()
-            ended_well(live, drd, replace)
-            if not died:
-                break
-            shutil.rmtree(live.site.store_dir)
-            shutil.copytree(pristine, live.site.store_dir)
-    assert nth > 3
-
-
-def test_death_at_every_change_of_an_undo(redis_source: Redis, tmp_path: Path) -> None:
-    """Of a Redis, whose undo is a backup and a load: for every n ``undo`` again ends it, and ``drop-old`` clears up."""
-    live = LiveRedis(redis_source, tmp_path)
-    replace = backed_up(live)
-    pristine = live.site.folder / "pristine"
-    with forked_drd(live.site) as drd:
-        restore = drd(*replace)["restores"][0]["replaced"]["restore"]
+        course = Course(live, drd)
+        pristine = live.site.folder / "pristine"
         shutil.copytree(live.site.store_dir, pristine)
-        for nth in itertools.count(1):
-            died = drd.dies(nth, "restore", "undo", restore, of=CHANGES)
-            live.settle()
-            assert live.read() in (["old"], ["new"])
-            drd("restore", "undo", restore)
-            cleared_up(live, drd)
-            if not died:
-                break
+        plans = [deaths(chance, steps) for steps in course.steps()]
+        for number in range(max(map(len, plans))):
+            where = [plan[number % len(plan)] for plan in plans]
             shutil.rmtree(live.site.store_dir)
             shutil.copytree(pristine, live.site.store_dir)
-            live.write("old")
-    assert nth > 4
+            try:
+                course.run(*where)
+            except Exception as error:
+                error.add_note(f"round {number}: {where}")
+                raise

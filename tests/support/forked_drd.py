@@ -24,23 +24,32 @@ class ForkedDrd:
         self._site = site
         self._process = process
 
-    def dies(self, nth: int, *arguments: str, of: Sequence[str] = ("",)) -> bool:
-        """Run a command that ends at the n-th change to the store; return whether it came that far.
+    def dies(self, nth: int, *arguments: str, of: Sequence[str] = ("",), kinds: Sequence[str] = ("change",)) -> bool:
+        """Run a command that ends at its n-th step; return whether it came that far.
 
-        ``of`` are words: only changes of keys with one of them count.
+        ``kinds`` are of those in :mod:`tests.faults.dying_drd`, ``of`` words: only changes of keys with one of them
+        count.
         """
-        code, said = self._run(nth, arguments, of)
+        code, _, said = self._run(nth, arguments, of, kinds)
         assert code in {0, DIED}, said
         return code == DIED
 
+    def steps(self, *arguments: str, of: Sequence[str], kinds: Sequence[str]) -> list[str]:
+        """Run a command, which must exit 0, and return its steps, as :meth:`dies` counts them: the kind of each."""
+        code, taken, said = self._run(0, arguments, of, kinds)
+        assert code == 0, said
+        return taken
+
     def __call__(self, *arguments: str) -> dict[str, Any]:
         """Run a command with ``--json``, which must exit 0, and return its document."""
-        code, said = self._run(0, (*arguments, "--json"))
+        code, _, said = self._run(0, (*arguments, "--json"))
         assert code == 0, said
         found: dict[str, Any] = json.JSONDecoder().raw_decode(said[said.index("{") :])[0]
         return found
 
-    def _run(self, nth: int, arguments: tuple[str, ...], of: Sequence[str] = ()) -> tuple[int, str]:
+    def _run(
+        self, nth: int, arguments: tuple[str, ...], of: Sequence[str] = (), kinds: Sequence[str] = ()
+    ) -> tuple[int, list[str], str]:
         site = self._site
         site.config_file.write_text(yaml.safe_dump(site.config, sort_keys=False), encoding="utf-8")
         output = site.folder / "forked.out"
@@ -51,15 +60,16 @@ class ForkedDrd:
             "output": str(output),
             "nth": nth,
             "of": list(of),
+            "kinds": list(kinds),
         }
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        code = int(self._process.stdout.readline())
+        code, *taken = self._process.stdout.readline().split()
         said = output.read_text(encoding="utf-8")
         site.demand_no_secret(said, f"the output of drd {' '.join(arguments)}")
-        return code, f"drd {' '.join(arguments)}: exit {code}\n{said}"
+        return int(code), taken, f"drd {' '.join(arguments)}: exit {code}\n{said}"
 
 
 @contextmanager
