@@ -1,7 +1,8 @@
 """Run a ``drd`` command that is hurt at one step of a restore in place: killed, refused, or shown other data.
 
 ``python hurt_drd.py HOW WHERE ARGUMENT…``. HOW is ``kill`` (as ``kill -9`` would, exit 9), ``interrupt`` (as Ctrl-C
-would), ``fail`` (the server refuses) or ``differ`` (what was built reads back otherwise). WHERE is ``before:STEP`` or
+would), ``fail`` (the server refuses), ``wait`` (it takes four seconds longer) or ``differ`` (what was built reads back
+otherwise). WHERE is ``before:STEP`` or
 ``after:STEP`` of a step of :class:`drd.protocols.Replacer`, or ``MODULE:FUNCTION:N``: before the N-th call of a
 function of drd's.
 """
@@ -52,12 +53,15 @@ class HurtReplacer:
 
 
 def strike(how: str) -> None:
-    """Die, be interrupted, or be refused."""
+    """Die, be interrupted, be late, or be refused."""
     if how == "kill":
         os._exit(DIED)
     if how == "interrupt":
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)  # until it is heard
+        return
+    if how == "wait":
+        time.sleep(4)
         return
     raise TargetError("the server refuses (planted)", hint="this is a test")
 

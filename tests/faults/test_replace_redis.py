@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,15 +161,28 @@ def test_killed_after_the_load(world: World) -> None:
 
 
 def test_a_cluster_is_refused(redis_cluster: Any, tmp_path: Path) -> None:
-    """A cluster holds its data by slots and takes no primary from outside: refused by name, untouched."""
+    """A cluster takes no primary from outside: refused, untouched; the commands of the refusal go there and back."""
     redis_cluster.flush()
     client = redis_cluster.client()
     client.set("k", "v")
-    site = replace_site(
-        tmp_path, "cluster", {"type": "redis", "url": f"redis://{redis_cluster.addresses[0]}"}, redis_cluster.password
-    )
-    site("backup", "now").succeeds()
-    site("restore", "--at", "now", "--replace").fails(13, "cannot be replaced in place: a cluster", hint="--into")
-    assert client.get("k") == b"v"
+    first = redis_cluster.addresses[0]
+    site = replace_site(tmp_path, "cluster", {"type": "redis", "url": f"redis://{first}"}, redis_cluster.password)
+    at = site("backup", "now", "--json").succeeds().json["backups"][0]["recovery_point"]
+    client.set("k", "changed")
+    refused = site("restore", "--at", at, "--replace").fails(13, "cannot be replaced in place", hint="drd backup now")
+    assert client.get("k") == b"changed"
+    saved = site("backup", "now", "--json").succeeds().json["backups"][0]["recovery_point"]
+    for to, value in ((at, b"v"), (saved, b"changed")):
+        for command in (["FLUSHALL"], ["FUNCTION", "FLUSH"]):
+            called = ["--cluster", "call", first, *command, "--cluster-only-masters"]
+            assert f"redis-cli --cluster call {first} FLUSHALL --cluster-only-masters" in refused.hint
+            subprocess.run(
+                [str(redis_cluster.nodes[0].program.with_name("redis-cli")), *called],
+                env={"REDISCLI_AUTH": redis_cluster.password, "PATH": "/usr/bin:/bin"},
+                check=True,
+                capture_output=True,
+            )
+        site("restore", "--at", to).succeeds()
+        assert client.get("k") == value
     client.close()
     redis_cluster.flush()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from drd.engines.clickhouse import definitions, restore, unfinished
+from drd.engines.clickhouse import definitions, orphans, restore, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, told
 from drd.engines.clickhouse.engine import ClickHouseEngine
 from drd.engines.clickhouse.packindex import read_index
@@ -132,7 +132,7 @@ class ClickHouseReplacer:
             rows = server.rows(
                 "SELECT name FROM system.databases WHERE startsWith(name, {prefix:String})", {"prefix": prefix}
             )
-            notices += unfinished.take_back(server, [row["name"] for row in rows])
+            notices += orphans.end_orphans(server) + unfinished.take_back(server, [row["name"] for row in rows])
         return Recovered(replaced, tuple(notices))
 
     def undo(self, restore_id: str) -> Sequence[str]:

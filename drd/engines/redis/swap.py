@@ -19,8 +19,8 @@ from typing import Literal
 
 import redis
 
-from drd.engines.redis import live
-from drd.engines.redis.borrowed import give_back, holds_new, lend, own_settings, read_loan
+from drd.engines.redis import live, sentinels
+from drd.engines.redis.borrowed import Loan, give_back, holds_new, lend, own_settings, read_loan
 from drd.engines.redis.connect import Client, config_get, mapped, open_client
 from drd.engines.redis.engine import RedisEngine
 from drd.engines.redis.fingerprint import aligned, from_scans
@@ -54,11 +54,14 @@ class RedisReplacer:
         self._swapped: set[str] = set()
 
     def survey(self, backup: Backup, artifacts: ArtifactReader) -> Sequence[str]:
-        """Say the steps; raises TargetError for a cluster, behind Sentinel, an old server, too little memory."""
+        """Say the steps; raises TargetError for a cluster, an old server, too little memory, a Sentinel in alarm."""
         node = self._node(backup, artifacts)
         with_replicas = int(node.info.get("connected_slaves", "0") or 0)
+        watchers = sentinels.require_calm(self._settings)
+        patient = (f"have {watchers} sentinel(s) wait with a failover until the end",) if watchers else ()
         return (
             f"read the snapshot whole and compare it with the fingerprint; {node.address} serves on",
+            *patient,
             "hold writes (reads go on), and back its data up to the store, pinned: the way back",
             "load the snapshot beside the old data and change over at once, writes are refused meanwhile",
             "read every key back, then take writes again"
@@ -98,18 +101,25 @@ class RedisReplacer:
     ) -> Sequence[str]:
         """Save the old data set, change over, read the new one back, and only then take writes again."""
         settings, node = self._settings, self._node(backup, artifacts)
+        sentinels.require_calm(settings)
         with (
             mapped("target", node.address, settings.login, "REPLICAOF"),
             closing(open_client(settings, node.address, settings.login)) as client,
-            _writes_held(settings, node.address) as release,
         ):
-            ctx.progress(Progress(ctx.source, "save the old data"))
-            save_old(RedisEngine(replace(settings, prefer="primary")))
-            ctx.cancel.raise_if_cancelled()
-            self._change_over(Job(settings, node.address, client, ctx), restore_id, artifacts, release)
+            job = Job(settings, node.address, client, ctx)
+            with (
+                _lent(job, restore_id) as loan,
+                sentinels.patience(settings, node.address),
+                _writes_held(settings, node.address) as release,
+            ):
+                ctx.progress(Progress(ctx.source, "save the old data"))
+                save_old(RedisEngine(replace(settings, prefer="primary")))
+                ctx.cancel.raise_if_cancelled()
+                self._change_over(job, loan, artifacts, release)
+            wait_for_append_only_file(job)
         return ()
 
-    def _change_over(self, job: Job, restore_id: str, artifacts: ArtifactReader, release: Callable[[], None]) -> None:
+    def _change_over(self, job: Job, loan: Loan, artifacts: ArtifactReader, release: Callable[[], None]) -> None:
         """Make the server load the snapshot as drd's replica, and its own primary again, whatever happens."""
         settings, ctx, client = job.settings, job.ctx, job.client
         (name,) = snapshots_of(artifacts)
@@ -124,31 +134,25 @@ class RedisReplacer:
             with artifacts.open(name) as stream:
                 yield from stream.chunks()
 
-        info = read_info(client, "replication")
-        history = info.get("master_replid", ""), int(info.get("master_repl_offset", "0") or 0)
-        loan, own = lend(client, restore_id, offset=history[1], subject=str(job.target))
-        try:
-            with (
-                ActingPrimary(
-                    settings.holder_listen, size, snapshot, passed, ctx.deadline_s, (history[0], loan.offset)
-                ) as primary,
-                ctx.cancel.on_cancel(primary.stop),
-            ):
-                primary.password = loan.password
-                announced = Address(settings.holder_advertise or settings.holder_listen, primary.address.port)
-                client.execute_command("REPLICAOF", announced.host, announced.port)
-                try:
-                    release()  # writes are refused from here on: who waits with one is told so
-                    wait_for_connection(job, primary, announced)
-                    wait_for_load(job, primary)
-                    self._compare(ctx)
-                finally:
-                    promote(job)
-        finally:
-            if holds_new(client, loan):
-                self._swapped.add(restore_id)
-            give_back(client, own)
-        wait_for_append_only_file(job)
+        history = read_info(client, "replication").get("master_replid", "")
+        with (
+            ActingPrimary(
+                settings.holder_listen, size, snapshot, passed, ctx.deadline_s, (history, loan.offset)
+            ) as primary,
+            ctx.cancel.on_cancel(primary.stop),
+        ):
+            primary.password = loan.password
+            announced = Address(settings.holder_advertise or settings.holder_listen, primary.address.port)
+            client.execute_command("REPLICAOF", announced.host, announced.port)
+            try:
+                release()  # writes are refused from here on: who waits with one is told so
+                wait_for_connection(job, primary, announced)
+                wait_for_load(job, primary)
+                self._compare(ctx)
+            finally:
+                promote(job)
+                if holds_new(client, loan):
+                    self._swapped.add(loan.restore)
 
     def _compare(self, ctx: WorkContext) -> None:
         """Read the new data set back from the server, while nobody else can write to it."""
@@ -166,22 +170,33 @@ class RedisReplacer:
         if restore_id in self._swapped:
             return Recovered(replaced=True)
         layout, nodes = look(self._settings)
-        if layout.kind != "standalone":
+        if layout.kind == "cluster":
             return Recovered(replaced=None)
-        address = nodes[0].address
-        with (
-            mapped("target", address, self._settings.login, "REPLICAOF"),
-            closing(open_client(self._settings, address, self._settings.login)) as client,
-        ):
-            loan = read_loan(config_get(client, "masterauth"))
-            if loan is None or loan.restore != restore_id:
-                return Recovered(replaced=None)
+        primary = nodes[0].address
+        for address in (primary, *sentinels.replicas_of(self._settings)):
+            with (
+                mapped("target", address, self._settings.login, "REPLICAOF"),
+                closing(open_client(self._settings, address, self._settings.login)) as client,
+            ):
+                loan = read_loan(config_get(client, "masterauth"))
+                if loan is not None and loan.restore == restore_id:
+                    return self._end(client, address, loan, primary)
+        return Recovered(replaced=None)
+
+    def _end(self, client: Client, address: Address, loan: Loan, primary: Address) -> Recovered:
+        """End a killed swap on the server that bears its mark, which need not be the primary any more."""
+        own, lost = own_settings(client, loan)
+        if address == primary:
             _wait_until_alone(client, address)
             new = holds_new(client, loan)
             client.execute_command("REPLICAOF", "NO", "ONE")
-            own, lost = own_settings(client, loan)
-            give_back(client, own)
-        text = f"{address} was left a replica of a restore that was killed; it is a primary of its own again"
+            text = f"{address} was left a replica of a restore that was killed; it is a primary of its own again"
+        else:
+            with closing(open_client(self._settings, primary, self._settings.login)) as leader:
+                new = holds_new(leader, loan)
+            text = f"{address} had settings of a restore that was killed; the sentinels have made {primary} the primary"
+        sentinels.relax(self._settings)
+        give_back(client, own)
         return Recovered(new, (Notice("leftover-removed", f"{text}; {lost}" if lost else text),))
 
     def undo(self, restore_id: str) -> Sequence[str]:
@@ -196,7 +211,15 @@ class RedisReplacer:
         """Look at the server; raises TargetError where its data cannot be replaced at once."""
         layout, nodes = look(self._settings)
         require_fit(self._settings, layout, nodes, backup)
-        why = obstacle(self._settings, layout, nodes, snapshots_of(artifacts))
+        if layout.kind == "cluster":
+            raise TargetError(
+                f"the cluster at {nodes[0].address} cannot be replaced in place: it does not replicate from outside",
+                hint="stop what writes, drd backup now, then redis-cli --cluster call "
+                f"{nodes[0].address} FLUSHALL --cluster-only-masters (FUNCTION FLUSH, too), and restore without "
+                "--replace; the same way back: docs/replace.md, Cluster",
+            )
+        unwatched = replace(layout, kind="standalone") if layout.kind == "sentinel" else layout
+        why = obstacle(self._settings, unwatched, nodes, snapshots_of(artifacts))
         if not why and self._settings.restore_via == "keys":
             why = "restore_via is keys"
         if why:
@@ -224,6 +247,21 @@ def _require_memory(node: TargetNode, backup: Backup) -> None:
             f"{int(total) >> 20:,} MiB",
             hint="restore into another server with --into; nothing was changed",
         )
+
+
+@contextmanager
+def _lent(job: Job, restore_id: str) -> Iterator[Loan]:
+    """Lend the server what a swap needs, and with it the mark, for as long as the block runs."""
+    offset = int(read_info(job.client, "replication").get("master_repl_offset", "0") or 0)
+    loan, own = lend(job.client, restore_id, offset=offset, subject=str(job.target))
+    try:
+        yield loan
+    except sentinels.StillPatient:  # the mark tells who comes next
+        raise
+    except BaseException:
+        give_back(job.client, own)
+        raise
+    give_back(job.client, own)
 
 
 @contextmanager
