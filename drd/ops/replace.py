@@ -93,13 +93,17 @@ def recover(ports: Ports, target: Source, record: RestoreRecord) -> list[Notice]
         of_source(error, "restore", target.name)
         raise
     replaced = found.replaced if found.replaced is not None else record.kept is not None
-    if not replaced:
-        unpin_all(ports, record)
-    Restores(ports.store).put(record.now("replaced" if replaced else "failed", ports.now()))
-    if replaced:
+    phase: Phase = "replaced" if replaced else "failed"
+    text = f"the restore {record.id} was interrupted and undone; the data is as it was before"
+    if record.phase == "undoing":
+        # A backup that is the way back stays one: whatever of it was loaded may be loaded again.
+        phase = "replaced" if replaced or replacer.keeps == "backup" else "undone"
+        text = f"going back from the restore {record.id} was interrupted; to end it: drd restore undo {record.id}"
+    elif replaced:
         text = f"the restore {record.id} had put its data in place; to go back: drd restore undo {record.id}"
-    else:
-        text = f"the restore {record.id} was interrupted and undone; the data is as it was before"
+    if phase == "failed":
+        unpin_all(ports, record)
+    Restores(ports.store).put(record.now(phase, ports.now()))
     return [Notice("restore-recovered", text), *found.notices]
 
 

@@ -35,8 +35,10 @@ def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
         with hold_lease(ports, target.name) as lease:
             record = records.get(restore_id)
             notices: list[Notice] = []
-            if record.interrupted and record.phase != "undoing":
+            if record.interrupted:
                 notices = recover(ports, target, record)
+                if record.phase == "undoing":  # it is ended below
+                    notices = [notice for notice in notices if notice.code != "restore-recovered"]
                 record = records.get(record.id)
                 if record.phase == "failed":
                     return Undone(record, (), tuple(notices))

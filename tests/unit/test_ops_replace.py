@@ -132,6 +132,26 @@ def test_replace_undo_drop(world: World) -> None:
         replaced.undo(world.ports, world.source, done.replaced.restore)
 
 
+@pytest.mark.parametrize("found", [True, False, None])
+def test_killed_on_the_way_back(world: World, found: bool | None) -> None:
+    """Whoever comes next keeps the way back, or knows that it was gone; ``undo`` ends what was begun."""
+    done = world.replace()
+    assert done.replaced
+    records = Restores(world.ports.store)
+    record = records.get(done.replaced.restore)
+    records.put(record.now("undoing", datetime.now(UTC)))
+    if found is not None:
+        world.replacer.recover = lambda _restore: Recovered(found)  # type: ignore[method-assign]
+    pins = Pins(world.ports.store).of("shop")
+    ((_, notice),) = replace.recover_interrupted(world.ports, [world.source])
+    assert f"drd restore undo {record.id}" in notice.message
+    assert world.phase() == ("undone" if found is False and world.replacer.keeps == "beside" else "replaced")
+    assert Pins(world.ports.store).of("shop") == pins
+    replaced.undo(world.ports, world.source, record.id)
+    assert world.engine.tables == AFTER
+    assert world.phase() == "undone"
+
+
 def test_restores_are_undone_in_reverse_order(world: World) -> None:
     """Going back past a later restore would mix up the copies: refused, with the one to undo first."""
     first = world.replace()
