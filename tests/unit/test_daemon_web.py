@@ -358,6 +358,63 @@ def test_requests_are_bounded(served: Served) -> None:
     assert ask(place, "/" + "x" * 10_000).status == 404
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/", "/nothing"])
+@pytest.mark.parametrize("where", ["header", "headers", "query", "path"])
+def test_a_long_head_is_refused_also_when_it_comes_at_once(served: Served, where: str, path: str) -> None:
+    """Sixteen kilobytes are enough for what is asked here, in however many pieces and fields they come."""
+    place = served.start()
+    more = {"header": [f"X: {'x' * 30_000}"], "headers": [f"X-{n}: {n}" for n in range(3000)]}.get(where, [])
+    target = path + {"query": f"?{'q' * 30_000}", "path": "/" + "p" * 30_000}.get(where, "")
+    head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: localhost", *more, "", ""])
+    answer, _ = raw(place, head.encode())
+    assert b" 431 " in answer.split(b"\r\n")[0] or b" 400 " in answer.split(b"\r\n")[0]
+    assert b"connection: close" in answer.lower()
+    assert ask(place, "/healthz", x="x" * 8_000).status == 200
+
+
+def test_nothing_leads_elsewhere(served: Served) -> None:
+    """A slash too many is no address: no answer repeats the host that the client named, and none redirects."""
+    served.access = Access()
+    place = served.start()
+    for path in ("/healthz/", "/metrics/", "/api/status/", "//healthz", "/drills/", "//evil.example/healthz/"):
+        found = ask(place, path, host="evil.example")
+        assert (found.status, "location" in found.headers, b"evil.example:" in found.body) == (404, False, False), path
+        assert ask(place, path, method="HEAD", host="evil.example").status == 404
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "CONNECT", "PROPFIND", "get"])
+def test_other_methods_do_nothing(served: Served, method: str) -> None:
+    """Nor do they repeat what was sent, or tell what is allowed."""
+    place = served.start()
+    for path in ("/", "/healthz", "/api/pause", "*"):
+        answer, _ = raw(
+            place, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX: repeated\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert answer.split(b" ")[1] in {b"400", b"403", b"404", b"405"}, (path, answer)
+        assert b"repeated" not in answer
+    assert served.controls.asked == []
+
+
+def test_what_follows_a_good_head_and_is_no_http_breaks_nothing(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broken body, bytes that no header may hold, an origin that is none: refused or cut off, and not logged."""
+    served.access = dataclasses.replace(served.access, token=Secret(TOKEN), control_token=Secret(CONTROL))
+    place = served.start()
+    for method in ("GET", "HEAD", "POST"):
+        head = f"{method} /healthz HTTP/1.1\r\nHost: localhost\r\n"
+        answer, took_s = raw(place, f"{head}Transfer-Encoding: chunked\r\n\r\nhello".encode())
+        assert (answer[:8] in {b"", b"HTTP/1.1"}, took_s < 5) == (True, True)
+    secret, _ = raw(
+        place, b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic \xe9\xff\r\nConnection: close\r\n\r\n"
+    )
+    assert b" 401 " in secret.split(b"\r\n")[0]
+    for origin in ("http://[", "http://]/", "null"):
+        assert ask(place, "/api/pause", method="POST", authorization=f"Bearer {CONTROL}", origin=origin).status == 403
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+    assert served.controls.asked == []
+
+
 def drip(connection: socket.socket) -> int:
     """Send a letter twenty times a second until the other side has enough; return how many it took."""
     for count in range(100):
@@ -402,11 +459,15 @@ def test_slow_clients_are_cut_off(served: Served, monkeypatch: pytest.MonkeyPatc
 
 
 def test_many_idle_connections_leave_room(served: Served) -> None:
-    """A hundred clients that say nothing do not keep a probe from being answered."""
+    """Hundreds of clients that say nothing, or half a word, do not keep a probe from being answered."""
     place = served.start()
-    idle = [socket.create_connection((place.host, place.port)) for _ in range(100)]
+    idle = [socket.create_connection((place.host, place.port)) for _ in range(400)]
+    for connection in idle[::2]:
+        with contextlib.suppress(OSError):  # cut off already, to make room
+            connection.sendall(b"GET / HTTP/1.1\r\nX: ")
     try:
-        assert ask(place, "/healthz").status == 200
+        for _ in range(5):
+            assert ask(place, "/healthz").status == 200
     finally:
         for connection in idle:
             connection.close()

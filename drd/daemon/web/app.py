@@ -67,7 +67,7 @@ class Shown:
 def application(shown: Shown) -> Starlette:
     """Make the ASGI application."""
     handlers = _Handlers(shown)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", handlers.health),
             Route("/health", handlers.health),
@@ -84,6 +84,8 @@ def application(shown: Shown) -> Starlette:
         middleware=[Middleware(Gate, access=shown.access)],
         exception_handlers={DrdError: _failed, HTTPException: _refused, TimeoutError: _slow},
     )
+    app.router.redirect_slashes = False  # a redirection would lead to whatever host the client named
+    return app
 
 
 class _Handlers:

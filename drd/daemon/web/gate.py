@@ -8,7 +8,6 @@ another host's name is refused on loopback, since a name under an attacker's con
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import json
 from collections.abc import Callable, Iterable
@@ -18,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from drd.daemon.web.settings import Access
+from drd.daemon.web.settings import MOST_HEAD_BYTES, Access
 from drd.model import Secret
 
 PROBES = frozenset({"/healthz", "/health", "/readyz", "/ready"})
@@ -56,6 +55,9 @@ class Gate:
                     headers.setdefault(name, value)
             await send(message)
 
+        if _head_bytes(scope) > MOST_HEAD_BYTES:  # h11 bounds only a head that comes in pieces
+            await _answer(431, "the head of the request is too long", close=True)(scope, receive, guarded)
+            return
         refusal = refuse(scope["method"], scope["path"], Headers(scope=scope), self._access(), scope["scheme"])
         scope.setdefault("state", {})["trusted"] = is_reader(Headers(scope=scope), self._access())
         await (refusal or self._app)(scope, receive, guarded)
@@ -117,7 +119,7 @@ def _password(headers: Headers) -> str:
         return ""
     try:
         return base64.b64decode(value.strip(), validate=True).decode("utf-8").partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no Base64, no UTF-8, or not even ASCII
         return ""
 
 
@@ -133,8 +135,16 @@ def _is_own_origin(headers: Headers, scheme: str) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return True
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # "http://["
+        return False
     return parts.scheme == scheme and parts.netloc.lower() == headers.get("host", "").lower()
+
+
+def _head_bytes(scope: Scope) -> int:
+    fields = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+    return fields + len(scope["raw_path"]) + len(scope["query_string"])
 
 
 def _is_small(length: str) -> bool:

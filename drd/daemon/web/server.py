@@ -12,11 +12,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from drd.daemon.web.settings import Place
+from drd.daemon.web.settings import MOST_HEAD_BYTES, Place
 from drd.errors import ConfigError
 
 HEAD_S = 10.0
@@ -24,7 +25,8 @@ HEAD_S = 10.0
 EXCHANGE_S = 40.0
 """How long a request may take from its head to the last byte of the answer, the client's reading included."""
 _MOST_CONNECTIONS = 256
-_MOST_HEAD_BYTES = 16 << 10
+_CROWD = 192
+"""Of more connections than these, the one that has waited longest for a head is cut off when another comes."""
 _START_S = 15.0
 _STOP_S = 5.0
 _UNIX_MODE = 0o660
@@ -50,7 +52,7 @@ class WebServer:
             limit_concurrency=_MOST_CONNECTIONS,
             timeout_keep_alive=int(HEAD_S),
             timeout_graceful_shutdown=2,
-            h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
+            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
             ssl_certfile=place.cert_file,
             ssl_keyfile=place.key_file,
         )
@@ -129,14 +131,20 @@ class WebServer:
 
 
 class _BoundedProtocol(H11Protocol):
-    """HTTP/1.1 in which no connection lasts: a client that is slow to send or to read is cut off."""
+    """HTTP/1.1 in which no connection lasts: a client that is slow to send or to read is cut off.
+
+    However many connections say nothing, there is room for one that asks.
+    """
 
     _until: asyncio.TimerHandle | None = None
+    since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the client a while to send a head."""
         super().connection_made(transport)
         self._allow(HEAD_S)
+        if len(self.connections) > _CROWD:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the time."""
@@ -151,13 +159,35 @@ class _BoundedProtocol(H11Protocol):
         if self.cycle is not before:
             self._allow(EXCHANGE_S)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; a request whose body is none gets no answer, as one may be under way already."""
+        if self.conn.our_state is h11.IDLE:
+            super().send_400_response(msg)
+            return
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self.transport.abort()
+
     def on_response_complete(self) -> None:
         """Let what is written drain within the exchange's time; then the next head is waited for."""
         super().on_response_complete()
         if not self.transport.get_write_buffer_size():
             self._allow(HEAD_S)
 
+    def _make_room(self) -> None:
+        """Cut off the connection that has waited longest for a head."""
+        idle = [one for one in self.connections if isinstance(one, _BoundedProtocol) and one.waits and one is not self]
+        if idle:
+            min(idle, key=lambda one: one.since_s).transport.abort()
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is asked on this connection, or everything answered."""
+        answered: bool = getattr(self.cycle, "response_complete", True)  # None before the first request
+        return answered and not self.transport.is_closing()
+
     def _allow(self, seconds: float) -> None:
+        self.since_s = self.loop.time()
         if self._until is not None:
             self._until.cancel()
         self._until = self.loop.call_later(seconds, self.transport.abort)

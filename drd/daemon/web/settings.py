@@ -7,6 +7,9 @@ from pathlib import Path
 
 from drd.model import Secret
 
+MOST_HEAD_BYTES = 16 << 10
+"""Of a request: its line and headers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
