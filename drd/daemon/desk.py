@@ -301,7 +301,7 @@ class Desk:
             active.progress = share if isinstance(share, float) else None
 
         process = process_of(world, job, self._listener, heard)
-        active = Active(plan, due, world, now, attempt, process)
+        active = Active(plan, due, world, now, world.ports.monotonic(), attempt, process)
         self._active[job.name] = active
         threading.Thread(target=self._work, args=(active,), name=f"drd-job-{job.name}", daemon=True).start()
 

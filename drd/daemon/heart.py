@@ -44,8 +44,7 @@ class Heart:
         self._thread = threading.Thread(target=self._beat_on, name="drd-heart", daemon=True)
         self.store_error = ""
         """Why the store did not answer the last time it was asked, or empty."""
-        self.answered = False
-        """Whether the store has ever answered."""
+        self._answered_s: float | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -67,6 +66,12 @@ class Heart:
     def alive(self) -> bool:
         """Whether the thread is there."""
         return self._thread.is_alive()
+
+    @property
+    def silent_s(self) -> float | None:
+        """How long ago the store last answered, by the monotonic clock; None when it never did."""
+        answered_s = self._answered_s
+        return None if answered_s is None else self._world.ports.monotonic() - answered_s
 
     def stop(self) -> None:
         """End; a beat that waits for the store is left to the daemon's end."""
@@ -110,9 +115,9 @@ class Heart:
                 _log.error("store.away", reason=error.message, hint=error.hint)
             self.store_error = error.message
             return
-        if self.store_error or not self.answered:
+        if self.store_error or self._answered_s is None:
             _log.info("store.answers", leader=leads)
-        self.store_error, self.answered = "", True
+        self.store_error, self._answered_s = "", world.ports.monotonic()
         self._listener.store_answered(world.ports.now())
         self._try_store(world)
         overview = self._refresh()

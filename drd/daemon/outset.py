@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from drd.daemon import planning
@@ -22,7 +23,8 @@ def outset(
 ) -> tuple[dict[str, PlannedTrigger], list[Due]]:
     """Return when each job is due from now on, and what is to be done before that: what was missed, and retries.
 
-    ``running`` are the jobs under way with the time each was planned for: that time is taken care of.
+    ``running`` are the jobs under way with the time each was planned for: that time is taken care of. What was due
+    since is done once, after it; its retry is not planned, as that is up to how it ends.
     """
     triggers: dict[str, PlannedTrigger] = {}
     at_once: list[Due] = []
@@ -35,7 +37,10 @@ def outset(
             last = max(last or planned_at, planned_at)
         share = timedelta(seconds=plan.timing.jitter_s * share_of(name))
         trigger = triggers[name] = PlannedTrigger(plan.timing, name, last or now + share)
-        if last is not None and name not in running and (due := _at_once(plan, record, last, trigger, rules, now)):
+        if last is None:
+            continue
+        known = record if name not in running else replace(record, retry=None)
+        if due := _at_once(plan, known, last, trigger, rules, now):
             at_once.append(due)
     return triggers, at_once
 

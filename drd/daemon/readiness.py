@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from drd.daemon.model import Board
 
@@ -23,26 +22,25 @@ class Condition:
         return not self.reason
 
 
-def conditions(
-    board: Board, *, now: datetime, answered_at: datetime | None, store_error: str, heartbeat_s: float
-) -> tuple[Condition, ...]:
+def conditions(board: Board, *, silent_s: float | None, store_error: str, heartbeat_s: float) -> tuple[Condition, ...]:
     """Judge the configuration, the store and the scheduler.
 
-    The store counts as reachable when it answered the last time, within three heartbeats. A replica that stands by for
+    The store counts as reachable when it answered the last time, within three heartbeats; ``silent_s`` is how long ago
+    that was, None for never, whatever was done to the wall clock since. A replica that stands by for
     the leader is ready as well.
     """
     return (
         Condition("configuration", board.reload_error),
-        Condition("store", _store(now, answered_at, store_error, heartbeat_s)),
+        Condition("store", _store(silent_s, store_error, heartbeat_s)),
         Condition("scheduler", "" if board.state == "running" else f"it is {board.state}"),
     )
 
 
-def _store(now: datetime, answered_at: datetime | None, error: str, heartbeat_s: float) -> str:
+def _store(silent_s: float | None, error: str, heartbeat_s: float) -> str:
     if error:
         return error
-    if answered_at is None:
+    if silent_s is None:
         return "it was not asked yet"
-    if now - answered_at > timedelta(seconds=_MISSED_BEATS * heartbeat_s):
-        return f"it has not answered since {answered_at:%Y-%m-%d %H:%M:%S} UTC"
+    if silent_s > _MISSED_BEATS * heartbeat_s:
+        return f"it has not answered for {silent_s:.0f} s"
     return ""

@@ -1,7 +1,7 @@
 """APScheduler, told when jobs are due, and kept from being fooled by a clock that is set.
 
-Its own loop sleeps until the next job by the wall clock of the moment it fell asleep. Here it wakes at least every
-half minute, compares the wall clock with the monotonic one, and when they went apart asks for a new plan instead of
+Its own loop sleeps until the next job by the wall clock of the moment it fell asleep. Here it wakes every other
+second, compares the wall clock with the monotonic one, and when they went apart asks for a new plan instead of
 firing what the jump passed over. Its store is in memory: the past lies in the jobs' history.
 Outside facts: APScheduler 3.11, ``schedulers/base.py``.
 """
@@ -19,6 +19,9 @@ from drd.daemon.planning import TICK
 from drd.daemon.triggers import PlannedTrigger
 
 WAKE_S = 30.0
+"""How long a part of the daemon that has nothing to do sleeps at most."""
+LOOK_S = 2.0
+"""How soon a clock that was set is noticed."""
 JUMP_S = 60.0
 """The wall clock is taken as set when it moved by so much more or less than time passed; smaller steps harm nobody."""
 
@@ -92,7 +95,7 @@ class Scheduler(BackgroundScheduler):  # type: ignore[misc]  # the library has n
         if before is not None and abs(apart - before) > JUMP_S:
             self._jumped(apart - before)
         wait_s: float | None = super()._process_jobs()
-        return WAKE_S if wait_s is None else min(wait_s, WAKE_S)
+        return LOOK_S if wait_s is None else min(wait_s, LOOK_S)
 
 
 def _nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -37,12 +37,16 @@ _log = structlog.get_logger("drd.daemon")
 
 @dataclass
 class Active:
-    """A run under way. ``phase`` and ``progress`` are the job's own words, as of its last event."""
+    """A run under way. ``phase`` and ``progress`` are the job's own words, as of its last event.
+
+    ``began_s`` is when it was started by the monotonic clock: the other one may be set meanwhile.
+    """
 
     plan: Plan
     due: Due
     world: World
     started_at: datetime
+    began_s: float
     attempt: int
     process: JobProcess
     phase: str = ""
@@ -171,14 +175,16 @@ def _untold(active: Active, error: JobError) -> tuple[Event, ...]:
 def _run(
     active: Active, outcome: RunOutcome, code: int, message: str, hint: str, report: Mapping[str, Json] | None = None
 ) -> JobRun:
-    job = active.plan.job
+    """Make the line of history: by the clock as it is now, and as long as it took whatever happened to that clock."""
+    job, ports = active.plan.job, active.world.ports
+    ended_at = ports.now()
     return JobRun(
         job=job.name,
         kind=job.kind,
         subject=job.subject,
         planned_at=active.due.planned_at,
-        started_at=active.started_at,
-        finished_at=max(active.world.ports.now(), active.started_at),
+        started_at=ended_at - timedelta(seconds=ports.monotonic() - active.began_s),
+        finished_at=ended_at,
         outcome=outcome,
         attempt=active.attempt,
         exit_code=code,

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from drd.errors import Cancelled, DrdError, IntegrityError, StoreError, StoreForbidden
@@ -132,7 +132,7 @@ def back_up_under(
 ) -> tuple[Backup, str, tuple[Notice, ...]]:
     """Do what :func:`back_up_source` does for one who holds the source's lease; ``size_bytes`` is an estimate."""
     notices = sweep(ports, source.name)
-    started_at = ports.now()
+    started_at, started = ports.now(), ports.monotonic()
     basis = choose_basis(ports, source, kind, repository_id, started_at)
     backup_id = new_backup_id(started_at)
     try:
@@ -148,7 +148,10 @@ def back_up_under(
             _write_fingerprint(sink, result)
             artifacts = sink.finish() + _direct_artifacts(ports, ctx, result, basis)
         parent = parent_of(backup_id, basis, result.kind, artifacts)
-        backup = _describe(ports, source, backup_id, started_at, result, artifacts, parent, repository_id, lease, sink)
+        finished_at = started_at + timedelta(seconds=ports.monotonic() - started)  # the clock may have been set
+        backup = _describe(
+            ports, source, backup_id, started_at, result, artifacts, parent, repository_id, lease, sink, finished_at
+        )
         backup, odd = mark_oddness(ports, source, backup)
         ports.cancel.raise_if_cancelled()
         if parent is not None:
@@ -306,6 +309,7 @@ def _describe(
     repository_id: str,
     lease: Lease,
     sink: PartSink,
+    finished_at: datetime,
 ) -> Backup:
     """Put together what the manifest will say."""
     own = (part for artifact in artifacts if artifact.raw for part in artifact.parts if owner_of(part.key) == backup_id)
@@ -318,7 +322,7 @@ def _describe(
         kind="full" if parent is None else "incremental",
         parent=None if parent is None else parent.id,
         started_at=started_at,
-        finished_at=ports.now(),
+        finished_at=finished_at,
         recovery_point=result.recovery_point,
         window_start=None,
         artifacts=artifacts,

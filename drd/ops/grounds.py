@@ -29,13 +29,14 @@ class Grounds:
         self._ports = ports
         self._source = source
         self._policy = policy
+        self._now = ports.now()
         self._pinned = Pins(ports.store).of(source)
         self._proven = History(ports.store, ports.catalog.signing).proven(source)
 
     def plan(self) -> Decision:
         """Decide by heads alone."""
         by_id = {entry.id: entry.backup for entry in self.entries.values() if entry.backup is not None}
-        return decide([self._candidate(entry, by_id) for entry in self.entries.values()], self._policy)
+        return decide([self._candidate(entry, by_id) for entry in self.entries.values()], self._policy, self._now)
 
     def decide(self) -> Decision:
         """Decide by whole manifests, of what matters; the caller holds the source's lease.

@@ -71,6 +71,10 @@ class Candidate:
         return self.needs if self.parent is None else self.needs | {self.parent}
 
 
+CLOCK_SLACK = timedelta(minutes=1)
+"""What is later than now by more is of a clock that was wrong."""
+
+
 class Guard(Enum):
     """Why a backup is kept whatever the policy says."""
 
@@ -79,6 +83,7 @@ class Guard(Enum):
     PINNED = "pinned"
     ANCESTOR = "a kept backup needs it"
     MAY_BE_NEEDED = "a newer backup with a damaged manifest may need it"
+    FUTURE = "its time lies in the future: a clock was wrong, here or there"
     NOT_GOOD = "damaged or not trusted: look at it before it goes (drd verify)"
 
 
@@ -115,9 +120,11 @@ class Decision:
     remove: tuple[Removed, ...]
 
 
-def decide(candidates: Iterable[Candidate], policy: Policy) -> Decision:
+def decide(candidates: Iterable[Candidate], policy: Policy, now: datetime | None = None) -> Decision:
     """Divide the backups of one source into those that stay and those that may go.
 
+    What is from later than ``now`` stays, and no rule counts it: after a clock was set back, backups of the time before
+    would else be the newest ones, and push out those that are made. None: the clocks were always right.
     Raises ValueError for a policy that keeps nothing.
     """
     if policy.keeps_nothing:
@@ -125,8 +132,9 @@ def decide(candidates: Iterable[Candidate], policy: Policy) -> Decision:
     backups = sorted(candidates, key=lambda c: (c.at, c.id), reverse=True)
     good = [c for c in backups if c.good]
     reasons: dict[str, list[str]] = {c.id: [] for c in backups}
-    _by_rules(good, policy, reasons)
-    _by_guards(backups, good, reasons)
+    present = [c for c in good if now is None or c.at <= now + CLOCK_SLACK]
+    _by_rules(present, policy, reasons)
+    _by_guards(backups, good, present, reasons)
     _keep_ancestors({c.id: c for c in backups}, reasons)
     keep = tuple(Kept(c.id, tuple(reasons[c.id])) for c in backups if reasons[c.id])
     reason = f"no rule keeps it: {_in_words(policy)}"
@@ -168,10 +176,17 @@ def _calendar(policy: Policy) -> list[tuple[str, int, Callable[[datetime], objec
     return [rule for rule in rules if rule[1] > 0]
 
 
-def _by_guards(backups: Sequence[Candidate], good: Sequence[Candidate], reasons: dict[str, list[str]]) -> None:
-    """Note what must stay whatever the policy says."""
-    if good:
-        reasons[good[0].id].append(Guard.NEWEST_GOOD.value)
+def _by_guards(
+    backups: Sequence[Candidate],
+    good: Sequence[Candidate],
+    present: Sequence[Candidate],
+    reasons: dict[str, list[str]],
+) -> None:
+    """Note what must stay whatever the policy says; ``present`` are the good ones that are not from the future."""
+    for candidate in present[:1]:
+        reasons[candidate.id].append(Guard.NEWEST_GOOD.value)
+    for candidate in good[: len(good) - len(present)]:
+        reasons[candidate.id].append(Guard.FUTURE.value)
     if (proven := next((c for c in good if c.proven), None)) is not None:
         reasons[proven.id].append(Guard.NEWEST_PROVEN.value)
     unreadable = False

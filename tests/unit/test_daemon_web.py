@@ -99,10 +99,8 @@ class Served:
         return self.find(run)
 
     def _conditions(self):  # type: ignore[no-untyped-def]
-        answered = None if self.store_error else self.site.now
-        return conditions(
-            self.site.board, now=self.site.now, answered_at=answered, store_error=self.store_error, heartbeat_s=60
-        )
+        silent_s = None if self.store_error else 0.0
+        return conditions(self.site.board, silent_s=silent_s, store_error=self.store_error, heartbeat_s=60)
 
 
 @pytest.fixture

@@ -221,3 +221,20 @@ def test_calendar(policy: Policy, times: list[str], expected: set[str]) -> None:
     """The calendar rules at their edges."""
     history = [Candidate(text, at(text)) for text in times]
     assert {item.id for item in decide(history, policy).keep} == expected
+
+
+def test_what_a_wrong_clock_dated_ahead_pushes_nothing_out() -> None:
+    """After a clock was set back, backups from later than now stay and do not count; the newest of now is kept."""
+    hours = {name: Candidate(name, BASE + timedelta(hours=ahead)) for name, ahead in
+             {"a": -3, "b": -2, "c": -1, "d": 1, "e": 2}.items()}  # fmt: skip
+    policy = Policy(keep_last=1)
+    blind, told = decide(hours.values(), policy), decide(hours.values(), policy, BASE)
+    assert [item.id for item in blind.keep] == ["e"]
+    assert {item.id: item.reasons for item in told.keep} == {
+        "e": (Guard.FUTURE.value,),
+        "d": (Guard.FUTURE.value,),
+        "c": ("last 1 of 1", Guard.NEWEST_GOOD.value),
+    }
+    assert [item.id for item in told.remove] == ["b", "a"]
+    assert not any(item.displaces for item in told.keep if item.id in {"d", "e"})
+    assert decide([hours["d"], hours["e"]], policy, BASE).remove == ()

@@ -154,8 +154,7 @@ class Serving:
         daemon = self._daemon
         return conditions(
             daemon.desk.board(),
-            now=daemon.world.ports.now(),
-            answered_at=self._numbers.tally().answered_at,
+            silent_s=daemon.heart.silent_s,
             store_error=daemon.heart.store_error,
             heartbeat_s=daemon.world.heartbeat_s,
         )
