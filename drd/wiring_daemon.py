@@ -128,27 +128,28 @@ def world_of(
         configured_at=services.ports.now(),
         close=services.close,
         web=web_settings(config),
-        notices=(*(Notice("config", text) for text in config.warnings), *folder_notices(folder)),
+        notices=tuple(Notice("config", text) for text in config.warnings),
+        look_at_folder=lambda: folder_notice(folder),
     )
 
 
-def folder_notices(folder: Path | None) -> list[Notice]:
-    """Say before the first job is due that none can run: the folder of their temporary files cannot be used.
+def folder_notice(folder: Path | None) -> Notice | None:
+    """Say that no job can run, since the folder of their temporary files cannot be used; None while it can.
 
     No reason to refuse the configuration: a disk that is full or not mounted yet may be there at the hour.
     """
     if folder is None:
-        return []
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return []
+            return None
     except OSError as error:
         text = (
-            f"daemon.state_dir: nothing could be written to {folder} when the configuration was read: "
-            f"{error.strerror or error}; no job can run while that is so"
+            f"daemon.state_dir: nothing can be written to {folder}: {error.strerror or error}; "
+            "no job can run while that is so"
         )
-        return [Notice("state-dir", text)]
+        return Notice("state-dir", text)
 
 
 def plans_of(config: Config) -> list[Plan]:

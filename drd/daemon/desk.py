@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -169,10 +169,10 @@ class Desk:
             self._waiting.drop()
             self._scheduler.plan({}, world.ports.now())
 
-    def notice(self, found: Notice) -> None:
-        """Show this to people, for as long as the configuration is in force."""
+    def notice(self, code: str, found: Notice | None) -> None:
+        """Show this to people or, with None, no longer; it ends with the configuration in force anyway."""
         with self._lock:
-            self._notices = (*self._notices, found)
+            self._notices = (*(n for n in self._notices if n.code != code), *((found,) if found else ()))
 
     def refuse(self, why: str) -> None:
         """Take note that a new configuration was no good: the old one stays."""
@@ -230,13 +230,18 @@ class Desk:
 
     # Planning
 
-    def _plan_all(self, why: str) -> None:
-        """Plan every job from now on, and put in once what was missed; the caller holds the lock."""
+    def _plan_all(self, why: str, expected: Mapping[str, datetime] | None = None) -> None:
+        """Plan every job from now on, and put in once what was missed; the caller holds the lock.
+
+        ``expected`` is when jobs were to run as planned before.
+        """
         world = self._world
         now = world.ports.now()
         if not self._paused:
             running = {name: active.due.planned_at for name, active in self._active.items()}
-            triggers, at_once = outset(world.plans, self._notebook.of, running, world.rules, now)
+            triggers, at_once = outset(
+                world.plans, self._notebook.of, running, world.rules, now, expected=expected or {}
+            )
             for due in at_once:
                 self._waiting.add(due)
             self._scheduler.plan(triggers, now)
@@ -248,7 +253,8 @@ class Desk:
         with self._lock:
             if self._planning and not self._draining:
                 self._waiting.drop()
-                self._plan_all("clock")
+                planned = ((plan.job.name, self._scheduler.next_at(plan.job.name)) for plan in self._world.plans)
+                self._plan_all("clock", {name: at for name, at in planned if at is not None})
         self._inbox.put(None)
 
     # Doing

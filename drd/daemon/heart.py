@@ -35,6 +35,7 @@ class Heart:
         self._refresh = refresh
         self._late = LateAlerts(listener.told)
         self._tried = False
+        self._folder_notice: Notice | None = None
         self._were_late: list[str] = []
         self._poked = threading.Event()
         self._stop = threading.Event()
@@ -83,6 +84,7 @@ class Heart:
         while not self._stop.is_set():
             try:
                 self._adopt_newest()
+                self._look_at_folder()
                 self._beat()
             except Exception:  # noqa: BLE001  # the outermost place of the thread: without it nobody leads
                 _log.exception("heart.failed")
@@ -94,6 +96,7 @@ class Heart:
             while True:
                 self._world, self._leader, retire = self._next.get_nowait()
                 self._tried = False
+                self._folder_notice = None
                 self._repository = None  # another place may be meant now
                 retire()
 
@@ -164,4 +167,19 @@ class Heart:
         for item in world.ports.store.check():
             if item.name == ONLY_IF_ABSENT and item.outcome == "warning":
                 _log.warning("store.one_replica_only", reason=item.detail, hint=item.hint)
-                self._desk.notice(Notice("one-replica-only", f"run one daemon only: {item.detail}"))
+                told = Notice("one-replica-only", f"run one daemon only: {item.detail}")
+                self._desk.notice(told.code, told)
+
+    def _look_at_folder(self) -> None:
+        """Say that no job can run for want of its folder, and when one can again."""
+        found, before = self._world.look_at_folder(), self._folder_notice
+        if found == before:
+            return
+        self._folder_notice = found
+        if before is not None:
+            self._desk.notice(before.code, None)
+        if found is not None:
+            self._desk.notice(found.code, found)
+            _log.warning("config.notice", code=found.code, reason=found.message)
+        elif before is not None:
+            _log.info("config.notice_over", code=before.code)

@@ -20,11 +20,14 @@ def outset(
     running: Mapping[str, datetime],
     rules: Rules,
     now: datetime,
+    *,
+    expected: Mapping[str, datetime],
 ) -> tuple[dict[str, PlannedTrigger], list[Due]]:
     """Return when each job is due from now on, and what is to be done before that: what was missed, and retries.
 
     ``running`` are the jobs under way with the time each was planned for: that time is taken care of. What was due
     since is done once, after it; its retry is not planned, as that is up to how it ends.
+    ``expected`` is when jobs were to run as planned before: a first run that was passed over was missed as well.
     """
     triggers: dict[str, PlannedTrigger] = {}
     at_once: list[Due] = []
@@ -37,6 +40,8 @@ def outset(
             last = max(last or planned_at, planned_at)
         share = timedelta(seconds=plan.timing.jitter_s * share_of(name))
         trigger = triggers[name] = PlannedTrigger(plan.timing, name, last or now + share)
+        if last is None and name in expected:
+            last = expected[name] - planning.TICK
         if last is None:
             continue
         known = record if name not in running else replace(record, retry=None)

@@ -18,6 +18,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 from drd.timing import Cron, Timing, share_of
 
 _TICK = timedelta(microseconds=1)
+_LONGEST_SKIP = timedelta(hours=3)
+"""No change of clocks leaves out more, but where a zone goes over the date line."""
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 
@@ -40,7 +42,7 @@ class PlannedTrigger(BaseTrigger):  # type: ignore[misc]  # the library has no t
     def after(self, moment: datetime) -> datetime | None:
         """Return the first time after ``moment``, in UTC; None where there is none within the library's reach."""
         asked = moment.astimezone(UTC) - self._offset
-        start = asked
+        start = asked - _LONGEST_SKIP if self._once and _skipped_time(asked, self._zone) else asked
         while True:
             found = self._inner.get_next_fire_time(None, (start + _TICK).astimezone(self._zone))
             if found is None:
@@ -49,6 +51,15 @@ class PlannedTrigger(BaseTrigger):  # type: ignore[misc]  # the library has no t
             if due > asked and not (self._once and _is_repeated(due, self._zone)):
                 return due + self._offset
             start = max(due, start + timedelta(minutes=1))
+
+
+def _skipped_time(moment: datetime, zone: ZoneInfo) -> bool:
+    """Whether clocks in the zone were put forward shortly before: a job of a time that they left out is still to come.
+
+    The library knows such a time only when it is asked from before the gap.
+    """
+    before = (moment - _LONGEST_SKIP).astimezone(zone).utcoffset()
+    return before != moment.astimezone(zone).utcoffset()
 
 
 def _is_repeated(moment: datetime, zone: ZoneInfo) -> bool:

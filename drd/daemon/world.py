@@ -23,7 +23,8 @@ class World:
     ``watched`` are the configured sources, ``drills`` the names of the drills, ``drilled`` the sources of each one that
     has times. ``argv`` starts the process of a job, in
     ``environ``, with ``folder`` for its temporary files (None: the system's); ``request`` makes what it is told.
-    ``web`` says where and to whom it shows itself. ``close`` releases the store.
+    ``look_at_folder`` says what is wrong with that folder now, if anything. ``web`` says where and to whom it shows
+    itself. ``close`` releases the store.
     """
 
     plans: tuple[Plan, ...]
@@ -45,6 +46,7 @@ class World:
     web: WebSettings = field(default_factory=WebSettings)
     notices: tuple[Notice, ...] = ()
     drilled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    look_at_folder: Callable[[], Notice | None] = lambda: None
 
     def engine_of(self, source: str) -> str | None:
         """Return the kind of a configured source, None for any other."""

@@ -150,7 +150,7 @@ class StoreLease:
         self._thread.start()
 
     def ensure(self) -> None:
-        """Raise LeaseError when the lease was lost: taken over by another, or neither kept nor regained.
+        """Raise LeaseError when the lease was lost: taken over, deleted, or neither kept nor regained.
 
         A holder that was cut off for longer than the lease's life and whom nobody followed renews it here. Somebody
         may take over between this call and what it guards, so a publisher calls it again afterwards.
@@ -160,7 +160,13 @@ class StoreLease:
                 f"the lease on {_shown(self._name)} was released before the work ended", subject=_shown(self._name)
             )
         newest = _newest(self._store, self._name)
-        if newest is None or newest[0] != self.generation:
+        if newest is None or newest[0] < self.generation:
+            raise LeaseError(
+                f"the lease on {_shown(self._name)} is not in the store any more, so nobody is kept from the same work",
+                subject=_shown(self._name),
+                hint=f"nothing was published; who deletes objects below {layout.lease_prefix(self._name)}?",
+            )
+        if newest[0] > self.generation:
             raise LeaseError(
                 f"another drd took over the lease on {_shown(self._name)} while this one stood still",
                 subject=_shown(self._name),

@@ -25,11 +25,11 @@ _LIBRARIES = ("usr/lib/*/faketime/libfaketimeMT.so.1", "usr/lib*/faketime/libfak
 class SetClock:
     """The wall clock of what runs in :attr:`environment`, as far from the real one as was said last."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "clock") -> None:
         library = next((path for pattern in _LIBRARIES for path in Path("/").glob(pattern)), None)
         if library is None:
             do_without("libfaketime is not installed (Debian: apt install libfaketime)")
-        self._folder = folder / "set-clock"
+        self._folder = folder / f"set-{name}"
         self._folder.mkdir()
         (self._folder / "sitecustomize.py").write_text(_SLEEP)
         self._file = self._folder / "offset"

@@ -15,7 +15,7 @@ from drd.daemon.lateness import AGAIN, LateAlerts, late_because
 from drd.daemon.model import Overview, SourceView
 from drd.errors import StoreUnavailable
 from drd.events import Delivery, Event, PeerResult
-from drd.model import CheckItem
+from drd.model import CheckItem, Notice
 from drd.ops.coverage import Coverage
 from drd.ops.status import SourceStatus
 from drd.repository import layout
@@ -49,6 +49,7 @@ class Ears:
         self.beats = 0
         self.planning = False
         self.why = ""
+        self.folder: Notice | None = None
 
     def look(self) -> bool:
         self.beats += 1
@@ -60,8 +61,8 @@ class Ears:
         self.events.append(list(events))
         return Delivery(len(events), (PeerResult("a", "ok" if self.works else "failed"),))
 
-    def notice(self, found: Any) -> None:
-        self.notices.append(found)
+    def notice(self, code: str, found: Any) -> None:
+        self.notices = [notice for notice in self.notices if notice.code != code] + [found] * (found is not None)
 
     def board(self) -> Any:
         return SimpleNamespace(started_at=NOW)
@@ -90,7 +91,9 @@ def beating(ears: Ears) -> Iterator[Any]:
 
     def make(store: MemoryStore) -> Heart:
         ports = SimpleNamespace(store=store, repository=Repository(store), now=lambda: NOW, monotonic=time.monotonic)
-        world: Any = SimpleNamespace(ports=ports, heartbeat_s=0.02, lease_ttl_s=5, notifier=ears)
+        world: Any = SimpleNamespace(
+            ports=ports, heartbeat_s=0.02, lease_ttl_s=5, notifier=ears, look_at_folder=lambda: ears.folder
+        )
         stands_for: Any = ears
         heart = Heart(world, stands_for, stands_for, listener=stands_for, refresh=lambda: Overview(at=NOW, sources=()))
         hearts.append(heart)
@@ -119,6 +122,18 @@ def test_a_store_without_conditional_writes_is_for_one_replica(ears: Ears, beati
     beating(MemoryStore())
     wait(lambda: ears.beats > 12)
     assert ears.notices == []
+
+
+def test_a_folder_that_cannot_be_used_is_shown_while_that_is_so(ears: Ears, beating: Any) -> None:
+    """The notice comes and goes with the fault, also while the store is away."""
+    ears.leads_ = StoreUnavailable("no connection")
+    ears.folder = Notice("state-dir", "full")
+    beating(MemoryStore())
+    wait(lambda: ears.notices == [ears.folder])
+    ears.folder = Notice("state-dir", "read-only")
+    wait(lambda: ears.notices == [ears.folder])
+    ears.folder = None
+    wait(lambda: ears.notices == [])
 
 
 def test_a_store_that_is_away_is_asked_again(ears: Ears, beating: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drd.daemon.model import Job, JobRun
+from drd.daemon.model import Job, JobRun, Plan
+from drd.daemon.outset import outset
 from drd.daemon.planning import (
     MAX_RUNS,
     Record,
@@ -251,3 +252,23 @@ def test_nothing_is_lost_and_nothing_overlaps(items: list[tuple[str, str, int]],
         elif (next_at := waiting.next_at(clock)) is not None:
             clock = next_at
     assert sorted(seen) == sorted({f"{kind}/s/{subject}" for subject, kind, _ in items})
+
+
+@pytest.mark.parametrize(
+    ("record", "running", "expected", "missed"),
+    [
+        (Record(), {}, {}, False),
+        (Record(), {}, {"backup/s/a": NOW - timedelta(hours=5)}, True),  # its first run was passed over by the clock
+        (Record(), {}, {"backup/s/a": NOW + timedelta(minutes=50)}, False),
+        (Record(), {"backup/s/a": NOW - timedelta(hours=24)}, {}, True),  # a run under way while the clock was set
+        (Record(), {"backup/s/a": NOW - timedelta(minutes=10)}, {}, False),
+        (Record(retry=Retry(tries=1, not_before=NOW, planned_at=NOW)), {"backup/s/a": NOW}, {}, False),
+    ],
+)
+def test_what_a_clock_that_was_set_passed_over_is_done_once(
+    record: Record, running: dict[str, datetime], expected: dict[str, datetime], missed: bool
+) -> None:
+    """Also the first run of all, and what fell due during a run; a retry of a run under way is not planned."""
+    plan = Plan(job=replace(job("a"), name="backup/s/a"), timing=Timing(cron=parse_cron("0 * * * *")), deadline_s=9)
+    _, at_once = outset([plan], lambda _: record, running, Rules(), NOW, expected=expected)
+    assert [due.why for due in at_once] == ["missed"] * missed

@@ -16,7 +16,7 @@ import pytest
 from drd.daemon.runner import Ended, JobProcess
 from drd.daemon.systemd import ServiceManager
 from drd.errors import JobError
-from drd.wiring_daemon import folder_notices
+from drd.wiring_daemon import folder_notice
 
 REPORT = 'print(json.dumps({"event": "report", "exit_code": 0}), flush=True)'
 
@@ -82,12 +82,13 @@ def test_its_temporary_folder_is_made_each_time(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_said_before_a_job_is_due(tmp_path: Path) -> None:
     """A folder that is there, or can be made, is no news; another is, with where and why, and is not made elsewhere."""
-    assert folder_notices(None) == folder_notices(tmp_path / "state" / "tmp") == []
+    assert folder_notice(None) is folder_notice(tmp_path / "state" / "tmp") is None
     assert list((tmp_path / "state" / "tmp").iterdir()) == []
     (tmp_path / "file").touch()
-    (notice,) = folder_notices(tmp_path / "file" / "tmp")
+    notice = folder_notice(tmp_path / "file" / "tmp")
+    assert notice is not None
     assert notice.code == "state-dir"
-    assert f"{tmp_path}/file/tmp when the configuration was read: Not a directory" in notice.message
+    assert f"{tmp_path}/file/tmp: Not a directory" in notice.message
 
 
 def test_the_end_of_the_daemon_is_the_end_of_its_input() -> None:

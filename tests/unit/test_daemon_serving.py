@@ -28,7 +28,7 @@ def stage(folder: Path, settings: WebSettings) -> SimpleNamespace:
         overview=overviews.now,
         desk=SimpleNamespace(board=board_of),
         world=SimpleNamespace(web=settings, ports=site.ports, heartbeat_s=60.0),
-        heart=SimpleNamespace(store_error="", silent_s=0.0),
+        heart=SimpleNamespace(store_error="", silent_s=None),
     )
 
 

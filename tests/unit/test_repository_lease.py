@@ -131,6 +131,15 @@ def test_a_crashed_holder_elsewhere_blocks_until_its_expiry_and_margin() -> None
             crashed.ensure()
 
 
+def test_a_lease_that_somebody_deleted_is_not_said_to_be_anothers() -> None:
+    """Its holder finds out, and says that it is gone; nobody took it over."""
+    store, clocks = HookedStore(), Clocks()
+    with take(store, clocks) as lease:
+        store.delete([info.key for info in store.list("leases/")])
+        with pytest.raises(LeaseError, match="not in the store any more"):
+            lease.ensure()
+
+
 def test_a_dead_process_of_this_host_is_taken_over_at_once() -> None:
     """No waiting after kill -9 on the same machine; another boot or pid namespace proves nothing."""
     dead = ended_process()
