@@ -201,9 +201,19 @@ def _busy_cpu_s() -> float:
     return (sum(values[:8]) - values[3] - values[4]) / _TICKS_PER_S
 
 
+def cpu_of_tree(pid: int) -> float:
+    """Return the processor seconds of a process, of all that live below it, and of those they have waited for."""
+    return _cpu_of([pid])
+
+
 def _own_cpu_s(servers: Sequence[int]) -> float:
     """Return the processor seconds of this process, what it has waited for, and the trees of the servers."""
     used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return used + _cpu_of(servers)
+
+
+def _cpu_of(pids: Sequence[int]) -> float:
+    used = 0.0
     parents: dict[int, list[int]] = {}
     ticks: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
@@ -212,7 +222,7 @@ def _own_cpu_s(servers: Sequence[int]) -> float:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 parents.setdefault(int(fields[1]), []).append(int(entry.name))
                 ticks[int(entry.name)] = sum(int(word) for word in fields[11:15])
-    todo = list(servers)
+    todo = list(pids)
     while todo:
         pid = todo.pop()
         used += ticks.get(pid, 0) / _TICKS_PER_S

@@ -12,7 +12,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import psycopg
 
@@ -29,6 +29,7 @@ from drd.protocols import WorkContext
 _RANGE_BYTES = 8 << 20  # how much of the pack is read at once for large objects
 _PIECE_BYTES = 1 << 20
 _OBJECTS_A_TRANSACTION = 500
+_REPORT_EVERY_S = 0.1
 
 
 class _Elsewhere(TargetError):
@@ -55,11 +56,8 @@ class Loader:
             todo.put(work)
         with ThreadPoolExecutor(max(1, self._ctx.jobs), thread_name_prefix="pg-load") as pool:
             futures = [pool.submit(self._take, todo) for _ in range(max(1, self._ctx.jobs))]
-            while not all(future.done() for future in futures):
-                self._failed.wait(0.1)
+            while not self._failed.is_set() and wait(futures, _REPORT_EVERY_S).not_done:
                 report()
-                if self._failed.is_set():
-                    break
         errors = [error for future in futures if (error := future.exception()) is not None]
         for error in sorted(errors, key=lambda found: isinstance(found, _Elsewhere)):
             raise error

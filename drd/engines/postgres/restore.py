@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
 from drd.engines.children import Child
-from drd.engines.postgres import catalog, place, selection
+from drd.engines.postgres import catalog, place, selection, statistics
 from drd.engines.postgres.archive import Archive
 from drd.engines.postgres.connection import Endpoint, Session, mapped
 from drd.engines.postgres.dump import DATABASES_ARTIFACT, GLOBALS_ARTIFACT
@@ -34,6 +32,7 @@ _HARMLESS = (
     re.compile(r'ERROR:  unrecognized configuration parameter "transaction_timeout"'),  # pg_restore 17 on servers <= 16
     re.compile(r"ERROR:  must be owner of extension "),  # COMMENT ON EXTENSION by one who is not superuser
 )
+_LOOK_EVERY_S = 0.1
 _IGNORED = re.compile(r"errors ignored on restore: (\d+)")
 
 
@@ -148,14 +147,15 @@ def _built(
     with place.undone_on_failure(here, session, name, temporary=name != job.target):
         if not job.properties["public_schema"]:
             _execute(here, name, sql.SQL("DROP SCHEMA IF EXISTS public"), "remove the schema public")
-        _load(here, tool, job, name, artifacts, ctx, may, notices)
-        notices += _analyze(here, name, job.target, ctx)
+        _load(here, session, tool, job, name, artifacts, ctx, may, notices)
+        notices += statistics.analyze(here, name, job.target, ctx)
         notices += place.apply_properties(here, session, name, job.properties, may)
         yield name
 
 
 def _load(
     here: Endpoint,
+    session: Session,
     tool: Tool,
     job: _Job,
     name: str,
@@ -177,7 +177,7 @@ def _load(
     listed = folder / "rest.list"
     listed.write_text("".join(f"{entry.dump_id};\n" for entry in rest))
     total = sum(artifacts.size(n) for n in artifacts.names() if n.startswith(job.prefix))
-    options = _ownership(here, name, archive.toc, may, notices)
+    options = _ownership(here, session, name, archive.toc, may, notices)
 
     def pg_restore(*more: str) -> None:
         argv = [
@@ -204,10 +204,7 @@ def _run(argv: list[str], here: Endpoint, target: str, ctx: WorkContext) -> None
     """Run pg_restore to its end; raises at the first complaint that is not known to be harmless."""
     with guarded(argv, cancel=ctx.cancel, env=here.environment()) as child:
         while True:
-            try:
-                code: int | None = child.process.wait(0.1)
-            except subprocess.TimeoutExpired:
-                code = None
+            code = child.wait(_LOOK_EVERY_S)
             ctx.cancel.raise_if_cancelled()
             _refuse_errors(child, target, final=code is not None)
             if code is not None:
@@ -219,14 +216,16 @@ def _run(argv: list[str], here: Endpoint, target: str, ctx: WorkContext) -> None
             )
 
 
-def _ownership(here: Endpoint, name: str, toc: Toc, may: place.Rights, notices: list[Notice]) -> list[str]:
+def _ownership(
+    here: Endpoint, session: Session, name: str, toc: Toc, may: place.Rights, notices: list[Notice]
+) -> list[str]:
     """Leave owners or grants out where the target cannot have them, and say so."""
     options: list[str] = []
     if not may.superuser:
         options.append("--no-owner")
         notices.append(Notice("owners-not-restored", f"{name}: all objects belong to the user of the restore"))
     owners = {entry.owner for entry in toc.entries if entry.owner}
-    with mapped(here, "list the roles"), contextlib.closing(here.connect(name)) as session:
+    with mapped(here, "list the roles"):
         missing = missing_roles(session, owners)
     if missing and may.superuser:
         raise TargetError(
@@ -274,27 +273,6 @@ def _require_extensions(session: Session, jobs: list[_Job]) -> None:
             )
 
 
-def _analyze(here: Endpoint, name: str, target: str, ctx: WorkContext) -> list[Notice]:
-    """Give the planner statistics, without which the first queries after a disaster would crawl.
-
-    That it fails, as it does while the server behind a foreign partition is away, leaves the data whole.
-    """
-    try:
-        _execute(here, name, sql.SQL("ANALYZE"), "gather statistics", ctx)
-    except TargetError as error:
-        return [Notice("statistics-incomplete", f"run ANALYZE in {target} later, it stopped here: {error.message}")]
-    return []
-
-
-def _execute(here: Endpoint, name: str, statement: sql.SQL, doing: str, ctx: WorkContext | None = None) -> None:
-    with contextlib.ExitStack() as stack:
-        session = stack.enter_context(contextlib.closing(here.connect(name)))
-        if ctx is not None:
-            stack.enter_context(ctx.cancel.on_cancel(session.cancel))
-        try:
-            with mapped(here, f"{doing} of {name}"):
-                session.execute(statement)
-        except TargetError as error:
-            if ctx is not None and isinstance(error.__cause__, psycopg.errors.QueryCanceled):
-                ctx.cancel.raise_if_cancelled()
-            raise
+def _execute(here: Endpoint, name: str, statement: sql.SQL, doing: str) -> None:
+    with contextlib.closing(here.connect(name)) as session, mapped(here, f"{doing} of {name}"):
+        session.execute(statement)

@@ -24,7 +24,8 @@ from drd.model import Progress
 from drd.protocols import ArtifactReader, WorkContext
 
 CONNECT_BACK_S = 10.0
-_POLL_S = 0.05
+_POLL_S = (0.002, 0.05)
+_POLL_SHARE = 0.02  # of the time waited so far: what is done is noticed that much late, at most
 
 
 class CannotConnectBack(TargetError):
@@ -103,7 +104,7 @@ def promote(job: Job) -> None:
                 raise TargetError(
                     f"{job.target} is still a replica of drd, which is gone", hint="on the target: REPLICAOF NO ONE"
                 ) from error
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S[1])
         else:
             return
 
@@ -117,7 +118,7 @@ def _empty_again(job: Job) -> None:
 def wait_for_connection(job: Job, primary: ActingPrimary, announced: Address) -> None:
     """Wait until the target logged in to drd; raises :class:`CannotConnectBack` when it does not."""
     deadline = time.monotonic() + CONNECT_BACK_S
-    while not primary.connected.wait(_POLL_S):
+    while not primary.connected.wait(_POLL_S[1]):
         job.ctx.cancel.raise_if_cancelled()
         if time.monotonic() > deadline:
             raise CannotConnectBack(
@@ -128,7 +129,8 @@ def wait_for_connection(job: Job, primary: ActingPrimary, announced: Address) ->
 
 def wait_for_load(job: Job, primary: ActingPrimary) -> None:
     """Wait until the target has loaded the snapshot and follows drd."""
-    idle_since, progress = time.monotonic(), (False, "")
+    started = idle_since = time.monotonic()
+    progress = (False, "")
     while True:
         job.ctx.cancel.raise_if_cancelled()
         if primary.error is not None:
@@ -144,7 +146,7 @@ def wait_for_load(job: Job, primary: ActingPrimary) -> None:
                 f"{job.target} made no progress in loading the snapshot for {job.ctx.deadline_s:.0f} s",
                 hint="its log says why; an RDB it cannot read, or too little disk or memory",
             )
-        job.ctx.cancel.sleep(_POLL_S)
+        job.ctx.cancel.sleep(_pause_s(started))
 
 
 def _info(job: Job) -> dict[str, str]:
@@ -157,7 +159,8 @@ def _info(job: Job) -> dict[str, str]:
 
 def wait_for_append_only_file(job: Job) -> None:
     """Wait until a target with the append-only file on has rewritten it: only then does a restart keep the data."""
-    progress_at, last = time.monotonic(), ""
+    started = progress_at = time.monotonic()
+    last = ""
     while True:
         job.ctx.cancel.raise_if_cancelled()
         info = read_info(job.client, "persistence")
@@ -176,4 +179,9 @@ def wait_for_append_only_file(job: Job) -> None:
             progress_at, last = time.monotonic(), now
         if time.monotonic() - progress_at > max(job.ctx.deadline_s, 60.0):
             raise TargetError(f"{job.target} does not finish rewriting its append-only file", hint="see its log")
-        job.ctx.cancel.sleep(_POLL_S)
+        job.ctx.cancel.sleep(_pause_s(started))
+
+
+def _pause_s(started: float) -> float:
+    """Return how long to wait before asking again."""
+    return min(max(_POLL_S[0], _POLL_SHARE * (time.monotonic() - started)), _POLL_S[1])

@@ -55,6 +55,8 @@ class RedisRecipe(Recipe):
             "daemonize": "no",
             "logfile": '""',
         }
+        if place.version >= (6, 0):
+            lines["repl-diskless-load"] = "on-empty-db"  # a restore is read from the wire, without a file between
         if place.version >= (7, 0):
             lines |= {"enable-module-command": "no", "enable-debug-command": "no"}
         return lines
