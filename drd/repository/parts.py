@@ -89,6 +89,11 @@ class PartCache:
         with self._lock:
             return key in self._held
 
+    def held(self, key: str) -> bytes | None:
+        """Return the part of that key if it is held."""
+        with self._lock:
+            return self._recall(key)
+
     def get(self, key: str, make: Callable[[], bytes]) -> bytes:
         """Return the part of that key, calling ``make`` if it is not held; other threads wait for the same key only."""
         with self._lock:

@@ -125,6 +125,10 @@ class PartReader(Closing):
         size = piece.stop - piece.start
         if not self._ahead.take(size, must=must):
             return None
+        if not raw and not piece.is_whole and (held := self._cache.held(piece.part.key)) is not None:
+            at_hand: Future[memoryview] = Future()  # a gateway asks for thousands of ranges of some bytes each
+            at_hand.set_result(memoryview(held)[piece.start : piece.stop])
+            return at_hand
         try:
             return self._pool.submit(self._fetch, piece, raw)
         except RuntimeError as error:  # the pool was shut down

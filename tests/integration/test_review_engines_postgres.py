@@ -10,14 +10,18 @@ from typing import Any
 import psycopg
 import pytest
 
+from devstack import obtain
 from devstack.postgres import Postgres
 from drd.engines.postgres import dump as dumping
 from drd.engines.postgres import load as loading
+from drd.engines.postgres.engine import PostgresEngine
+from drd.engines.postgres.examine import PostgresExaminer
+from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.toc import TocEntry
-from drd.errors import SourceError, TargetError
-from drd.model import Secret
+from drd.errors import SourceError, TargetError, ToolError
+from drd.model import Finding, Secret
 from tests.conftest import StartPostgres
-from tests.support.postgres_engine import differences, dump_of, engine_for, restore_of
+from tests.support.postgres_engine import differences, dump_of, engine_for, in_spool, restore_of
 
 
 @pytest.fixture
@@ -205,3 +209,38 @@ def test_a_foreign_partition_whose_server_is_away_stops_nothing(
     result = restore_of(engine_for(postgres, elsewhere), dumped, tmp_path)
     assert "statistics-incomplete" in {notice.code for notice in result.notices}
     assert differences(engine_for(postgres, elsewhere), dumped, tmp_path) == []
+
+
+def test_a_backup_that_a_newer_pg_dump_wrote(
+    postgres: Postgres, pg_database: str, elsewhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restored by a pg_restore that reads it though an older one is there, and its schema compared to the letter.
+
+    Where only older clients are, the restore says which it needs, and schemas are compared by names.
+    """
+    newer, find_tool = obtain.postgres_bin(17), dumping.find_tool
+    monkeypatch.setattr(dumping, "find_tool", lambda name, _major, _dir, cancel: find_tool(name, 17, newer, cancel))
+    with postgres.connect(pg_database) as session:
+        session.execute("CREATE TABLE t (id int PRIMARY KEY, n int DEFAULT 1 CHECK (n IN (1, 2)))")
+        session.execute("INSERT INTO t VALUES (1)")
+    dumped = dump_of(engine_for(postgres, pg_database), tmp_path)
+    backup = dumped.backup
+    assert backup.tools["pg_dump"].startswith("17")
+
+    def settings(database: str, tools: Path) -> PostgresSettings:
+        return PostgresSettings(postgres.url(database), Secret(postgres.password), tools_dir=tools)
+
+    def schema(tools: Path) -> Finding:
+        examiner = PostgresExaminer(settings(pg_database, tools))
+        return next(iter(examiner.examine(backup, dumped.reader, in_spool(tmp_path))))
+
+    PostgresEngine(settings(elsewhere, newer)).restore(backup, dumped.reader, in_spool(tmp_path))
+    assert differences(engine_for(postgres, elsewhere), dumped, tmp_path) == []
+    assert (schema(newer).outcome, "and definition" in schema(newer).detail) == ("passed", True)
+    with postgres.connect(pg_database) as session:
+        session.execute("ALTER TABLE t ALTER n SET DEFAULT 2")
+    assert schema(newer).outcome == "failed"
+    by_names = schema(postgres.bin_dir)
+    assert (by_names.outcome, "of another version" in by_names.detail) == ("passed", True)
+    with pytest.raises(ToolError, match="older than the backup's pg_dump 17"):
+        PostgresEngine(settings(elsewhere, postgres.bin_dir)).restore(backup, dumped.reader, in_spool(tmp_path))

@@ -24,7 +24,7 @@ from drd.engines.postgres.connection import Endpoint, endpoint_of, first_line
 from drd.engines.postgres.restore import read_databases
 from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.toc import Toc, TocEntry, parse_toc
-from drd.engines.postgres.tools import Tool, complaint, find_tool, guarded
+from drd.engines.postgres.tools import Tool, complaint, find_tool, guarded, major_of, pg_restore_for
 from drd.errors import DrdError, IntegrityError, QuestionError, ScratchError, TargetError, ToolError
 from drd.model import Answer, Backup, Cell, Finding, Question
 from drd.protocols import ArtifactReader, WorkContext
@@ -57,7 +57,7 @@ class PostgresExaminer:
         try:
             with contextlib.closing(self._endpoint.connect()) as session:
                 major, version = catalog.require_supported(session, self._endpoint), catalog.server_version(session)
-            find_tool("pg_restore", major, self._settings.tools_dir, cancel)
+            pg_restore_for(backup, major, self._settings.tools_dir, cancel)
         except (TargetError, ToolError) as error:
             raise ScratchError(error.message, hint=error.hint) from error
         wanted = re.match(r"\d+", backup.engine_version)
@@ -120,8 +120,9 @@ class PostgresExaminer:
         for number, item in enumerate(listed):
             with artifacts.open(f"{item['artifact']}/toc.dat") as stream:
                 expected = parse_toc(stream.read())
-            found, tool = self._dump_schema(str(item["name"]), str(item["encoding"]), number, ctx)
-            same_program = expected.dump_version.split(".")[0].split(" ")[0] == str(tool.major)
+            written_by = major_of(expected.dump_version)
+            found, tool = self._dump_schema(str(item["name"]), str(item["encoding"]), written_by, number, ctx)
+            same_program = tool.major == written_by
             exact = exact and same_program
             count += sum(_is_schema(entry) for entry in expected.entries)
             differing += _differences(expected, found, texts=same_program)
@@ -141,10 +142,16 @@ class PostgresExaminer:
             f"{len(differing)} differ",
         )
 
-    def _dump_schema(self, database: str, encoding: str, number: int, ctx: WorkContext) -> tuple[Toc, Tool]:
+    def _dump_schema(
+        self, database: str, encoding: str, written_by: int, number: int, ctx: WorkContext
+    ) -> tuple[Toc, Tool]:
+        """Dump the schema by a pg_dump of the version that wrote the backup's, if it is here, else of the server's."""
         with contextlib.closing(self._endpoint.connect(database)) as session:
             major = catalog.require_supported(session, self._endpoint)
-        tool = find_tool("pg_dump", major, self._settings.tools_dir, ctx.cancel)
+        try:
+            tool = find_tool("pg_dump", max(major, written_by), self._settings.tools_dir, ctx.cancel)
+        except ToolError:  # all that are here are older: then names are compared, and the finding says so
+            tool = find_tool("pg_dump", major, self._settings.tools_dir, ctx.cancel)
         folder = ctx.spool_dir / f"schema-{number}"
         argv = [
             str(tool.path),

@@ -20,7 +20,7 @@ from drd.engines.postgres.load import Loader
 from drd.engines.postgres.roles import missing_roles, restore_roles
 from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.toc import Toc
-from drd.engines.postgres.tools import Tool, complaint, find_tool, guarded
+from drd.engines.postgres.tools import Tool, complaint, guarded, pg_restore_for
 from drd.errors import IntegrityError, TargetError, ToolError
 from drd.model import Backup, Fingerprint, Notice, Progress, RestoreResult
 from drd.protocols import ArtifactReader, WorkContext
@@ -103,7 +103,7 @@ def restore(
     with contextlib.closing(place.maintenance(endpoint, {job.target for job in jobs})) as session:
         here = endpoint.pinned(session)
         major = catalog.require_supported(session, here)
-        tool = find_tool("pg_restore", max(major, 0), settings.tools_dir, ctx.cancel)
+        tool = pg_restore_for(backup, major, settings.tools_dir, ctx.cancel)
         for job in jobs:
             place.refuse_if_taken(here, session, job.target)
         with mapped(here, "look at the target"):
@@ -254,10 +254,13 @@ def _refuse_errors(child: Child, target: str, *, final: bool) -> None:
 
 
 def _all_harmless(text: str) -> bool:
+    """Whether what pg_restore says it ignored are errors known to be harmless.
+
+    Each of its workers reports what it meets when it connects, and the sum at the end leaves those out.
+    """
     found = _IGNORED.search(text)
-    return found is not None and int(found[1]) == sum(
-        any(pattern.search(line) for pattern in _HARMLESS) for line in text.splitlines() if "error: " in line
-    )
+    harmless = sum(any(p.search(line) for p in _HARMLESS) for line in text.splitlines() if "error: " in line)
+    return found is not None and int(found[1]) <= harmless
 
 
 def _require_extensions(session: Session, jobs: list[_Job]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from drd.cancel import CancelToken
 from drd.engines.children import Child, running
 from drd.errors import ToolError
+from drd.model import Backup
 
 _SYSTEM_FOLDERS = (
     "/usr/lib/postgresql/{major}/bin",  # Debian, Ubuntu
@@ -37,30 +38,49 @@ class Tool:
     version: str
 
 
-def find_tool(name: str, server_major: int, tools_dir: Path | None, cancel: CancelToken) -> Tool:
-    """Return the tool of the server's own major version if there is one, else the oldest newer one.
+def find_tool(
+    name: str, least_major: int, tools_dir: Path | None, cancel: CancelToken, *, whose: str = "the server's"
+) -> Tool:
+    """Return the tool of this major version if there is one, else the oldest newer one.
 
-    Looks in ``tools_dir``, then in the packages' folders, then on PATH. Raises :class:`~drd.errors.ToolError`
-    naming what was found instead.
+    Looks in ``tools_dir``, then in the packages' folders, then on PATH. ``whose`` version it is, is told where all are
+    older. Raises :class:`~drd.errors.ToolError` naming what was found instead.
     """
     older: list[Tool] = []
     newer: list[Tool] = []
-    for path in _candidates(name, server_major, tools_dir):
+    for path in _candidates(name, least_major, tools_dir):
         tool = _examine(name, path, cancel)
         if tool is None:
             continue
-        if tool.major == server_major:
+        if tool.major == least_major:
             return tool
-        (newer if tool.major > server_major else older).append(tool)
+        (newer if tool.major > least_major else older).append(tool)
     if newer:
         return min(newer, key=lambda tool: tool.major)
-    hint = f"install postgresql-client-{server_major} or newer, or set tools_dir to the folder that holds it"
+    hint = f"install postgresql-client-{least_major} or newer, or set tools_dir to the folder that holds it"
     if older:
         best = max(older, key=lambda tool: tool.major)
         raise ToolError(
-            f"{best.path} is version {best.version}, older than the server's {server_major}: it would refuse", hint=hint
+            f"{best.path} is version {best.version}, older than {whose} {least_major}: it would refuse", hint=hint
         )
-    raise ToolError(f"{name} was not found; PostgreSQL {server_major} needs {name} {server_major} or newer", hint=hint)
+    raise ToolError(f"{name} was not found; PostgreSQL {least_major} needs {name} {least_major} or newer", hint=hint)
+
+
+def pg_restore_for(backup: Backup, server_major: int, tools_dir: Path | None, cancel: CancelToken) -> Tool:
+    """Return a pg_restore for this server that also reads what the pg_dump of the backup wrote.
+
+    An older one refuses the archives of a newer pg_dump ("unsupported version in file header").
+    """
+    written_by = major_of(backup.tools.get("pg_dump", ""))
+    if written_by > server_major:
+        return find_tool("pg_restore", written_by, tools_dir, cancel, whose="the backup's pg_dump")
+    return find_tool("pg_restore", server_major, tools_dir, cancel)
+
+
+def major_of(version: str) -> int:
+    """Return the number that a version begins with, 0 where it begins with none."""
+    found = re.match(r"\d+", version)
+    return int(found[0]) if found else 0
 
 
 def _candidates(name: str, server_major: int, tools_dir: Path | None) -> Iterator[Path]:
