@@ -196,7 +196,10 @@ def test_the_first_failure_is_the_one_reported(
 def test_a_foreign_partition_whose_server_is_away_stops_nothing(
     postgres: Postgres, pg_database: str, elsewhere: str, tmp_path: Path
 ) -> None:
-    """ANALYZE asks the servers behind foreign partitions; after a disaster they may be gone, too."""
+    """ANALYZE asks the servers behind foreign partitions; after a disaster they may be gone, too.
+
+    All other tables, and the partitions that are here, have their statistics all the same.
+    """
     with postgres.connect(pg_database) as session:
         session.execute("CREATE EXTENSION postgres_fdw; CREATE SERVER away FOREIGN DATA WRAPPER postgres_fdw")
         session.execute(
@@ -205,10 +208,15 @@ def test_a_foreign_partition_whose_server_is_away_stops_nothing(
         session.execute(
             "INSERT INTO p1 VALUES (1); CREATE FOREIGN TABLE p2 PARTITION OF p FOR VALUES IN (2) SERVER away"
         )
+        session.execute('CREATE TABLE "other, one" AS SELECT generate_series(1, 9) AS v')
+        session.execute('CREATE MATERIALIZED VIEW m AS SELECT v FROM "other, one"')
     dumped = dump_of(engine_for(postgres, pg_database), tmp_path)
     result = restore_of(engine_for(postgres, elsewhere), dumped, tmp_path)
     assert "statistics-incomplete" in {notice.code for notice in result.notices}
     assert differences(engine_for(postgres, elsewhere), dumped, tmp_path) == []
+    with postgres.connect(elsewhere) as session:
+        known = session.execute("SELECT tablename FROM pg_stats WHERE schemaname = 'public' ORDER BY 1").fetchall()
+    assert [name for (name,) in known] == ["m", "other, one", "p1"]
 
 
 def test_a_backup_that_a_newer_pg_dump_wrote(

@@ -313,3 +313,12 @@ def test_slots_are_those_of_the_cluster_specification():
         "cluster", (Shard(Address("a", 1), (), ((0, 12000),)), Shard(Address("b", 1), (), ((12001, 16383),)))
     )
     assert layout.shard_of(b"123456789") == 1
+
+
+def test_a_primary_ends_at_once_though_nobody_came() -> None:
+    """The end of a restore does not wait for the listener's patience."""
+    with ActingPrimary("127.0.0.1", 1, lambda: iter(()), lambda _n: None, 1.0) as primary:
+        primary._listener.settimeout(60.0)
+        time.sleep(0.3)  # the wait that began with the former patience is over
+        began = time.monotonic()
+    assert time.monotonic() - began < 20

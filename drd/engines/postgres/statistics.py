@@ -25,18 +25,24 @@ SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), n.nspname = 'pg_catalog
  ORDER BY c.relkind = 'p' DESC, pg_catalog.pg_relation_size(c.oid) DESC, c.oid
 """
 
+_PARTITIONS = """
+SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname)
+  FROM pg_catalog.pg_partition_tree(%s::pg_catalog.regclass) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE t.level > 0 AND c.relkind = 'r'
+"""
+
 
 def analyze(here: Endpoint, name: str, target: str, ctx: WorkContext) -> list[Notice]:
     """Gather the statistics of every table; those of a table that cannot be analysed are named in a notice.
 
     That happens while the server behind a foreign partition is away, and leaves the data whole.
     """
-    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    todo: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
     with contextlib.closing(here.connect(name)) as session, mapped(here, f"list the tables of {name}"):
         rows = session.execute(_RELATIONS.encode()).fetchall()
-        tables = [str(table) for table, system in rows if not system]
-        for work in (*tables, ", ".join(str(table) for table, system in rows if system)):
-            todo.put(work)
+        for table in [str(table) for table, system in rows if not system]:
+            todo.put([table])
+        todo.put([str(table) for table, system in rows if system])
         sessions = min(max(1, ctx.jobs), todo.qsize())
         with ThreadPoolExecutor(sessions, thread_name_prefix="pg-analyze") as pool:
             others = [pool.submit(_connected, here, name, todo, ctx) for _ in range(sessions - 1)]
@@ -50,7 +56,7 @@ def analyze(here: Endpoint, name: str, target: str, ctx: WorkContext) -> list[No
     return [Notice("statistics-incomplete", text)]
 
 
-def _connected(here: Endpoint, name: str, todo: queue.SimpleQueue[str], ctx: WorkContext) -> list[DrdError]:
+def _connected(here: Endpoint, name: str, todo: queue.SimpleQueue[list[str]], ctx: WorkContext) -> list[DrdError]:
     try:
         session = here.connect(name)
     except TargetError:  # no room for another session: the first one does all, or says what is wrong
@@ -60,7 +66,7 @@ def _connected(here: Endpoint, name: str, todo: queue.SimpleQueue[str], ctx: Wor
 
 
 def _work(
-    here: Endpoint, name: str, session: Session, todo: queue.SimpleQueue[str], ctx: WorkContext
+    here: Endpoint, name: str, session: Session, todo: queue.SimpleQueue[list[str]], ctx: WorkContext
 ) -> list[DrdError]:
     """Analyse what there is to do until nothing is left; return what failed. Raises Cancelled."""
     failed: list[DrdError] = []
@@ -73,10 +79,14 @@ def _work(
                 return failed
             try:
                 with mapped(here, f"gather statistics of {name}"):
-                    session.execute(f"ANALYZE {relations}".encode())
+                    session.execute(f"ANALYZE {', '.join(relations)}".encode())
             except TargetError as error:
                 if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
                     ctx.cancel.raise_if_cancelled()
-                if session.broken:
-                    return [*failed, error]
                 failed.append(error)
+                if session.broken:
+                    return failed
+                if len(relations) == 1:  # of a partitioned table those partitions that are here
+                    with mapped(here, f"list the partitions of {relations[0]}"):
+                        for (partition,) in session.execute(_PARTITIONS, relations).fetchall():
+                            todo.put([str(partition)])
