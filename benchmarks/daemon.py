@@ -1,5 +1,8 @@
 """What an idle daemon costs: memory and processor time with 3 and with 100 sources, each with a month of backups.
 
+And how soon the page of 200 sources with 10,000 backups comes: wall time to its first byte and the daemon's processor
+time for it, by a client that asks now and then, as a person does.
+
 ``python benchmarks/daemon.py [SECONDS]``: nothing is due, the heartbeat is the default (a minute), health and page are
 served on a free port of loopback, the store is a folder. Memory is the proportional set size (PSS), after a first
 heartbeat and at the end; the promise is 120 MiB, 200 MiB with 100 sources, and 1 % of one processor.
@@ -8,12 +11,15 @@ heartbeat and at the end; the promise is 120 MiB, 200 MiB with 100 sources, and 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 
 import yaml
@@ -26,16 +32,17 @@ from drd.stores.local import LocalStore
 
 MIB = 1 << 20
 BACKUPS = 30
+MANY_SOURCES, MANY_BACKUPS, PAGES = 200, 50, 40
 
 
-def fill(folder: Path, sources: int) -> None:
-    """Put a month of backups of each source into the store: manifests alone, as nobody looks for more."""
+def fill(folder: Path, sources: int, backups: int = BACKUPS) -> None:
+    """Put a backup a day of each source into the store: manifests alone, as nobody looks for more."""
     store = LocalStore(folder)
     now = datetime.now(UTC)
     info = Repository(store).open_or_create(now)
     catalog = Catalog(store)
     for number in range(sources):
-        for days in range(BACKUPS, 0, -1):
+        for days in range(backups, 0, -1):
             at = now - timedelta(days=days)
             catalog.publish(
                 Backup(
@@ -89,11 +96,33 @@ def processor_s(pid: int) -> float:
     return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(sources: int, seconds: float) -> None:
+def show_page(daemon: int, log: Path) -> None:
+    """Ask for the page again and again, and print how soon its first byte came."""
+    port = int(re.findall(r"127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8"))[0])
+    waited_s, spent_s, size = [], [], 0
+    before = pss_mib(daemon)
+    for _ in range(PAGES):
+        time.sleep(1.3)  # longer than a page that was made for somebody else is given to others
+        used, began = processor_s(daemon), time.monotonic()
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/", headers={"Accept-Encoding": "gzip"})
+        answer = connection.getresponse()
+        waited_s.append(time.monotonic() - began)
+        size = len(answer.read())
+        spent_s.append(processor_s(daemon) - used)
+        connection.close()
+    p95 = statistics.quantiles(waited_s, n=20)[-1]
+    wall = f"{1000 * statistics.median(waited_s):.0f} ms (median), {1000 * p95:.0f} ms (p95)"
+    memory = f"PSS {before:.1f} MiB, {pss_mib(daemon):.1f} MiB after"
+    spent = f"{1000 * statistics.mean(spent_s):.0f} ms of processor"
+    print(f"  page, {size >> 10} KiB packed, {PAGES} times: first byte after {wall}, {spent}; {memory}", flush=True)
+
+
+def measure(sources: int, seconds: float, backups: int = BACKUPS, *, page: bool = False) -> None:
     """Print one line of figures."""
     with tempfile.TemporaryDirectory(prefix="drd-bench-") as name:
         folder = Path(name)
-        fill(folder / "store", sources)
+        fill(folder / "store", sources, backups)
         log = folder / "log"
         with log.open("wb") as stream:
             daemon = subprocess.Popen(
@@ -107,13 +136,17 @@ def measure(sources: int, seconds: float) -> None:
             time.sleep(seconds)
             share = (processor_s(daemon.pid) - used) / (time.monotonic() - began)
             memory = f"{first:6.1f} MiB, {pss_mib(daemon.pid):6.1f} MiB after {seconds:.0f} s"
-            work = f"{sources:4d} sources, {sources * BACKUPS:5d} backups"
+            work = f"{sources:4d} sources, {sources * backups:5d} backups"
             print(f"{work}: {memory}, {100 * share:5.2f} % of a processor", flush=True)
+            if page:
+                show_page(daemon.pid, log)
         finally:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(60)
 
 
 if __name__ == "__main__":
+    lasts = float(sys.argv[1]) if len(sys.argv) > 1 else 180
     for count in (3, 100):
-        measure(count, float(sys.argv[1]) if len(sys.argv) > 1 else 180)
+        measure(count, lasts)
+    measure(MANY_SOURCES, lasts, MANY_BACKUPS, page=True)

@@ -61,6 +61,23 @@ def test_it_moves_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert ask(shown.place, "/readyz").status == 503
 
 
+def test_rows_are_made_before_anybody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page that is made for nobody leaves its rows to who asks next; the next such page has no old ones."""
+    daemon = stage(tmp_path, WebSettings(place=Place(port=0)))
+    with Serving(daemon, Numbers(StoreCounts()), lambda _: {}) as shown:  # type: ignore[arg-type]
+        first = shown._kept
+        shown.tick()
+        made = shown._kept
+        assert made is not first
+        shown.tick()
+        assert shown._kept is made
+        assert "shop" in ask(shown.place, "/").text
+        monkeypatch.setattr(serving, "_ROWS_EVERY_S", 0.0)
+        shown._rows_due_s = 0.0
+        shown.tick()
+        assert shown._kept is not made
+
+
 def test_the_textfile_is_kept_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written while the daemon runs, and a folder that is missing is said once and tried again."""
     monkeypatch.setattr(serving, "_TEXTFILE_EVERY_S", 0.0)

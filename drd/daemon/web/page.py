@@ -7,6 +7,7 @@ through the template engine's escaping and, before, through :func:`legible`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,6 +20,7 @@ from drd import __version__, wording
 from drd.daemon.model import Board, Overview
 from drd.daemon.web.answer import Answer, answer
 from drd.daemon.web.drawing import legible
+from drd.daemon.web.kept import KeptRows
 from drd.daemon.web.lists import DrillRow, JobRow, drill_rows, job_rows
 from drd.daemon.web.rows import MARKS, Row, rows, window_start
 from drd.daemon.web.strip import DAYS, gaps
@@ -37,6 +39,7 @@ class _Page:
     """What the templates lay out."""
 
     now: datetime
+    known: bool
     at: datetime
     age: str
     title: str
@@ -64,13 +67,13 @@ class _Page:
     configured: datetime | None
 
 
-def render(overview: Overview, now: datetime, *, version: str = __version__) -> str:
-    """Return the page as of ``now`` (aware); ``version`` is drd's.
+def render(overview: Overview, now: datetime, *, version: str = __version__, kept: KeptRows | None = None) -> str:
+    """Return the page as of ``now`` (aware); ``version`` is drd's, ``kept`` may hold rows of the page before.
 
     Quick, and bounded in size: about two kilobytes a source however many backups it has, and the newest drills alone.
     """
     template = _environment().get_template("page.html")
-    return template.render(page=_page(overview, now.astimezone(UTC), version))
+    return template.render(page=_page(overview, now.astimezone(UTC), version, kept))
 
 
 @cache
@@ -80,11 +83,13 @@ def content_security_policy() -> str:
     return f"default-src 'none'; style-src {styles}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def _page(overview: Overview, now: datetime, version: str) -> _Page:
+def _page(overview: Overview, now: datetime, version: str, kept: KeptRows | None = None) -> _Page:
     report = _report(overview, now)
     holes, board = {view.name: gaps(view, now) for view in overview.sources}, overview.board
     wrong = troubles(overview, report, holes, now)
-    all_rows = rows(overview.sources, board, _tones(wrong), holes, now)
+    all_rows = rows(overview.sources, board, _tones(wrong), holes, now, kept.row_of if kept is not None else None)
+    if kept is not None:
+        kept.keep_only([view.name for view in overview.sources])
     shown = all_rows if len(all_rows) <= _MANY else [row for row in all_rows if row.tone != "well"]
     by_size = sorted(all_rows, key=lambda row: -row.stored_bytes)
     starts = [start for view in overview.sources if (start := window_start(view)) is not None]
@@ -93,6 +98,7 @@ def _page(overview: Overview, now: datetime, version: str) -> _Page:
     found = answer(overview, report, now)
     return _Page(
         now=now,
+        known=overview.known,
         at=overview.at,
         age=wording.ago(overview.at, now) if abs((now - overview.at).total_seconds()) >= 1 else "just now",
         title=f"{found.word} Could we recover now? drd",
@@ -150,6 +156,8 @@ def _state(board: Board | None) -> str:
         "running": "runs",
         "draining": "is shutting down and starts nothing new",
     }
+    if board.state == "starting":  # nobody knows yet who leads
+        return f"{words[board.state]}{', paused' if board.paused else ''}"
     role = " as the leader" if board.leader else " as a standby: another replica plans the jobs"
     return f"{words[board.state]}{role}{', paused' if board.paused else ''}"
 
@@ -170,6 +178,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {"sentence": sentence, "capital": capital}
     environment.globals |= {
+        "once": _once,
         "when": wording.when,
         "marks": MARKS,
         "few": _FEW,
@@ -177,6 +186,14 @@ def _environment() -> Environment:
         "style": Markup(_style()),  # noqa: S704 # the package's own file
     }
     return environment
+
+
+def _once(row: Row, part: str, caller: Callable[[], Markup]) -> Markup:
+    """Lay out a part of a row, or give what was laid out before."""
+    made = row.laid_out.get(part)
+    if made is None:
+        made = row.laid_out[part] = caller()
+    return made
 
 
 @cache

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from markupsafe import Markup
 
@@ -60,6 +60,8 @@ class Row:
     stored_bytes: int
     command: str
     command_note: str
+    laid_out: dict[str, Markup] = field(default_factory=dict, compare=False)
+    """What the templates made of parts of it, which they do once."""
 
 
 def rows(
@@ -68,10 +70,11 @@ def rows(
     tones: Mapping[str, Literal["act", "look"]],
     holes: Mapping[str, Sequence[Gap]],
     now: datetime,
+    make: Make | None = None,
 ) -> list[Row]:
     """Return a row for each source: those of ``tones`` first, in its order, then the others as they are given.
 
-    ``holes`` are the gaps of each source.
+    ``holes`` are the gaps of each source; ``make`` is :func:`row_of`, or gives what that made before.
     """
     starts = [start for view in views if (start := window_start(view)) is not None]
     scale = Scale(
@@ -81,7 +84,8 @@ def rows(
     )
     first = {name: rank for rank, name in enumerate(tones)}
     ordered = sorted(views, key=lambda view: first.get(view.name, len(first)))
-    return [_row(view, board, tones.get(view.name, "well"), scale, holes[view.name], now) for view in ordered]
+    made: Make = make or row_of
+    return [made(view, board, tones.get(view.name, "well"), scale, holes[view.name], now) for view in ordered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,10 @@ class Scale:
         return (at - self.start).total_seconds() / length_s if length_s > 0 else 0.0
 
 
+Make: TypeAlias = Callable[[SourceView, Board | None, RowTone, Scale, Sequence[Gap], datetime], Row]
+"""Makes the row of a source, with its tone and gaps, to a scale, as of a time."""
+
+
 def window_start(view: SourceView) -> datetime | None:
     """Return the earliest time that can be restored."""
     oldest = view.status.oldest
@@ -109,9 +117,10 @@ def stored(view: SourceView) -> int:
     return sum(head.stored_bytes for head in view.backups)
 
 
-def _row(
+def row_of(
     view: SourceView, board: Board | None, tone: RowTone, scale: Scale, holes: Sequence[Gap], now: datetime
 ) -> Row:
+    """Return the row of one source."""
     status, newest = view.status, view.status.newest
     whole = [head.plain_bytes for head in view.backups if is_whole(head)][-_TREND:]
     trend = (

@@ -46,6 +46,7 @@ class WebServer:
             interface="asgi3",
             loop="asyncio",
             log_config=None,
+            log_level="error",  # what strangers send is not worth a line each
             access_log=False,
             server_header=False,
             proxy_headers=False,

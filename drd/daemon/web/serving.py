@@ -19,6 +19,7 @@ from drd.daemon.numbers import Numbers
 from drd.daemon.readiness import Condition, conditions
 from drd.daemon.textfile import write_textfile
 from drd.daemon.web.app import Shown, application
+from drd.daemon.web.kept import KeptRows
 from drd.daemon.web.page import content_security_policy, render
 from drd.daemon.web.server import WebServer
 from drd.daemon.web.settings import Place
@@ -29,6 +30,8 @@ from drd.model import Json
 _TEXTFILE_EVERY_S = 15.0
 _CERTIFICATE_EVERY_S = 60.0
 _AGAIN_EVERY_S = 10.0
+_ROWS_EVERY_S = 60.0
+"""How often the rows of the page are made for nobody: ages on it are as old at most, and who asks need not wait."""
 _log = structlog.get_logger("drd.daemon")
 
 
@@ -61,7 +64,8 @@ class Serving:
         self._server = WebServer(self._app, self._place)
         self._textfile_due_s = self._certificate_due_s = self._again_due_s = 0.0
         self._unwritten = ""
-        self._warm = False
+        self._rows_due_s = 0.0
+        self._kept = KeptRows()
 
     def __enter__(self) -> Self:
         self._start()
@@ -102,12 +106,14 @@ class Serving:
     def tick(self) -> None:
         """Do what is due: serve again, look for a renewed certificate, write the textfile. Called once a second.
 
-        Once something is known, the page is made for nobody, so that the first who asks need not wait for templates.
+        Once something is known, the page is made for nobody now and then, so that who asks need not wait for it.
         """
-        if not self._warm and (overview := self._daemon.overview()).known:
-            self._warm = True
-            self._page(overview, self._now())
         now_s = time.monotonic()
+        if now_s >= self._rows_due_s and (overview := self._daemon.overview()).known:
+            self._rows_due_s = now_s + _ROWS_EVERY_S
+            fresh = KeptRows()
+            render(overview, self._now(), kept=fresh)
+            self._kept = fresh
         if not self._server.alive and now_s >= self._again_due_s:
             self._again_due_s = now_s + _AGAIN_EVERY_S
             self._move(self._place)
@@ -142,9 +148,8 @@ class Serving:
     def _now(self) -> datetime:
         return self._daemon.world.ports.now()
 
-    @staticmethod
-    def _page(overview: Overview, now: datetime) -> str:
-        return render(overview, now)
+    def _page(self, overview: Overview, now: datetime) -> str:
+        return render(overview, now, kept=self._kept)
 
     def _report(self, run_id: str) -> RecordedRun:
         ports = self._daemon.world.ports

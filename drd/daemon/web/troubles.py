@@ -10,6 +10,7 @@ from itertools import groupby
 
 from drd import wording
 from drd.daemon.model import Board, JobRun, JobView, Overview, SourceView
+from drd.daemon.overview import NOT_YET
 from drd.daemon.web.strip import Gap
 from drd.ops.remarks import Remark, Urgency, remarks
 from drd.ops.status import StatusReport
@@ -64,7 +65,8 @@ def troubles(
 def _store(overview: Overview, now: datetime) -> Iterator[Trouble]:
     if not overview.known:
         starting = overview.board is not None and overview.board.state == "starting"
-        text = f"The store has not been read yet{f': {overview.error}' if overview.error else ''}"
+        why = f": {overview.error}" if overview.error not in {"", NOT_YET} else ""
+        text = f"The store has not been read yet{why}"
         yield Trouble("store", "look" if starting else "act", "", text, commands=("drd check",))
     elif overview.error:
         text = f"The store could not be read since {wording.when(overview.at)} ({wording.ago(overview.at, now)})"
