@@ -14,7 +14,9 @@ from devstack.ports import free_port
 from drd.scratch.marking import MARK
 from tests.e2e.conftest import MakeSite
 from tests.support.container_site import UID, ContainerSite
+from tests.support.drd_site import ROOT
 from tests.support.services import present
+from tests.support.system_calls import allowed_calls, seccomp_profile
 from tests.support.trading_site import SOURCES, Targets
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]  # a first build fetches packages
@@ -82,6 +84,18 @@ def test_it_holds_what_is_needed_and_nothing_to_build_with(contained: ContainerS
     assert "org.opencontainers.image.licenses" in labels
     stopped = contained("--version").succeeds()
     assert stopped.out.startswith("drd ")
+
+
+def test_the_system_calls_that_the_service_may_make_are_enough(contained: ContainerSite) -> None:
+    """What config/systemd lets drd call, enforced by the kernel, does for a backup of each source; less is named."""
+    with present():
+        allowed = allowed_calls(ROOT / "config" / "systemd" / "drd.service")
+    assert "capset" in allowed
+    assert not {"setuid", "mount", "chroot", "bpf"} & allowed
+    contained.options = [f"--security-opt=seccomp={seccomp_profile(contained.folder, allowed)}"]
+    contained("backup", "now").succeeds()
+    contained.options = [f"--security-opt=seccomp={seccomp_profile(contained.folder, allowed - {'capset'})}"]
+    contained("backup", "now", "trading-postgres").fails(13, "cannot be run", "Operation not permitted")
 
 
 def test_a_container_that_is_stopped_undoes_what_it_began(contained: ContainerSite) -> None:

@@ -48,9 +48,11 @@ def find_tool(
     """
     older: list[Tool] = []
     newer: list[Tool] = []
+    refused = ""
     for path in _candidates(name, least_major, tools_dir):
         tool = _examine(name, path, cancel)
-        if tool is None:
+        if isinstance(tool, str):
+            refused = refused or f"{path} cannot be run: {tool}"
             continue
         if tool.major == least_major:
             return tool
@@ -63,6 +65,8 @@ def find_tool(
         raise ToolError(
             f"{best.path} is version {best.version}, older than {whose} {least_major}: it would refuse", hint=hint
         )
+    if refused:
+        raise ToolError(refused, hint=f"run {name} --version as drd's user, under the same limits (systemd, seccomp)")
     raise ToolError(f"{name} was not found; PostgreSQL {least_major} needs {name} {least_major} or newer", hint=hint)
 
 
@@ -95,11 +99,13 @@ def _candidates(name: str, server_major: int, tools_dir: Path | None) -> Iterato
             yield path
 
 
-def _examine(name: str, path: Path, cancel: CancelToken) -> Tool | None:
+def _examine(name: str, path: Path, cancel: CancelToken) -> Tool | str:
+    """Ask a program for its version; return why it did not say one."""
     with running([str(path), "--version"], cancel=cancel, stdout=subprocess.PIPE) as child:
         output = child.process.communicate()[0]
+        said = child.stderr_tail().strip().splitlines() or [f"it ended with {child.process.returncode} and no version"]
     found = _VERSION.search(output.decode("utf-8", "replace"))
-    return Tool(name, path, int(found[1]), found[1] + found[2]) if found else None
+    return Tool(name, path, int(found[1]), found[1] + found[2]) if found else said[-1][:200]
 
 
 # Parallel pg_dump and pg_restore fork workers, which the parent-death signal of running() does not reach: after a
