@@ -9,7 +9,18 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from drd.config_timing import TimedSection, TimeZone
-from drd.config_values import Count, Duration, FilePath, SecretField, Section, Text, parse_duration, parse_size, refuse
+from drd.config_values import (
+    Count,
+    Duration,
+    FilePath,
+    SecretField,
+    Section,
+    Text,
+    its_defaults,
+    parse_duration,
+    parse_size,
+    refuse,
+)
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]/\s]+):(?P<port>\d{1,5})|unix:(?P<path>/\S+)")
 
@@ -120,7 +131,7 @@ class DaemonConfig(Section):
         default=timedelta(minutes=1),
         description="How long a lease lives that nobody renews. A dead holder blocks others for half as much again.",
     )
-    retry: RetryConfig = Field(default_factory=RetryConfig, description="When a job that failed is tried again.")
+    retry: RetryConfig = Field(default_factory=its_defaults, description="When a job that failed is tried again.")
     hosts: tuple[Text, ...] = Field(
         default=(),
         description="Names by which the server may be asked for, besides localhost: those of a reverse proxy, say. "

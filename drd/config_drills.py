@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from drd.config_timing import TimedSection
-from drd.config_values import Count, Duration, FilePath, Section, Size, Text, refuse, size_between
+from drd.config_values import Count, Duration, FilePath, Section, Size, Text, its_defaults, refuse, size_between
 from drd.drills.suite import Budgets, Drill, Limits, Objectives, Selection, Suite
 from drd.model import EngineKind
 
@@ -106,8 +106,8 @@ class ScratchConfig(Section):
     user: Text | None = Field(
         default=None, description="Unprivileged user they run as, where drd is root. Default: the engine's own user."
     )
-    docker: DockerConfig = Field(default_factory=DockerConfig, description="Scratch servers in containers.")
-    kubernetes: KubernetesConfig = Field(default_factory=KubernetesConfig, description="Scratch servers in pods.")
+    docker: DockerConfig = Field(default_factory=its_defaults, description="Scratch servers in containers.")
+    kubernetes: KubernetesConfig = Field(default_factory=its_defaults, description="Scratch servers in pods.")
 
 
 class DrillConfig(TimedSection):
@@ -126,9 +126,9 @@ class DrillConfig(TimedSection):
         default=("latest",),
         description="Which backups of each source: latest, random (one not proven yet), oldest, longest-chain.",
     )
-    objectives: ObjectivesConfig = Field(default_factory=ObjectivesConfig, description="What must be achieved.")
-    budgets: BudgetsConfig = Field(default_factory=BudgetsConfig, description="What a run may use.")
-    limits: LimitsConfig = Field(default_factory=LimitsConfig, description="Bounds of a scratch server.")
+    objectives: ObjectivesConfig = Field(default_factory=its_defaults, description="What must be achieved.")
+    budgets: BudgetsConfig = Field(default_factory=its_defaults, description="What a run may use.")
+    limits: LimitsConfig = Field(default_factory=its_defaults, description="Bounds of a scratch server.")
 
     @model_validator(mode="after")
     def _timing_fits_together(self) -> DrillConfig:

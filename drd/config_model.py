@@ -43,6 +43,7 @@ from drd.config_values import (
     Size,
     Text,
     format_size,
+    its_defaults,
     refuse,
     size_between,
 )
@@ -305,20 +306,20 @@ class Config(Section):
     signing: SigningConfig | None = Field(
         default=None, description="Signatures on manifests. Without it, whoever writes to the store can plant a backup."
     )
-    pipeline: PipelineConfig = Field(default_factory=PipelineConfig, description="Speed, size and memory.")
-    spool: SpoolConfig = Field(default_factory=SpoolConfig, description="Local disk for dumps under way.")
+    pipeline: PipelineConfig = Field(default_factory=its_defaults, description="Speed, size and memory.")
+    spool: SpoolConfig = Field(default_factory=its_defaults, description="Local disk for dumps under way.")
     incremental: IncrementalConfig = Field(
-        default_factory=IncrementalConfig,
+        default_factory=its_defaults,
         description="When drd backup now builds on the backup before it, for sources without keys of their own.",
     )
     retention: RetentionConfig = Field(
-        default_factory=RetentionConfig, description="What drd prune keeps of every source without rules of its own."
+        default_factory=its_defaults, description="What drd prune keeps of every source without rules of its own."
     )
     drill_history: DrillHistoryConfig = Field(
-        default_factory=DrillHistoryConfig, description="What drd prune keeps of the reports of each drill."
+        default_factory=its_defaults, description="What drd prune keeps of the reports of each drill."
     )
     oddness: OddnessConfig = Field(
-        default_factory=OddnessConfig, description="When a backup is oddly small, for sources that do not say."
+        default_factory=its_defaults, description="When a backup is oddly small, for sources that do not say."
     )
     sources: dict[SourceName, SourceConfig] = Field(
         default_factory=dict,
@@ -333,17 +334,17 @@ class Config(Section):
         default_factory=dict, description="Restore drills, each under a name that also names its folder in the store."
     )
     scratch: ScratchConfig = Field(
-        default_factory=ScratchConfig,
+        default_factory=its_defaults,
         description="Where the scratch servers of drills live and what they are.",
     )
     alertmanager: AlertmanagerConfig | None = Field(
         default=None, description="Who is told how backups and drills went. Default: nobody."
     )
 
-    daemon: DaemonConfig = Field(default_factory=DaemonConfig, description="The daemon itself.")
+    daemon: DaemonConfig = Field(default_factory=its_defaults, description="The daemon itself.")
 
     metrics: MetricsConfig = Field(
-        default_factory=MetricsConfig,
+        default_factory=its_defaults,
         description="Where verbs leave their metrics when no daemon is there to be asked.",
     )
 

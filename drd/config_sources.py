@@ -20,7 +20,18 @@ from drd.config_urls import (
     PostgresUrl,
     RedisUrl,
 )
-from drd.config_values import AutoOrCount, Bandwidth, Count, Duration, FilePath, SecretField, Section, Text, refuse
+from drd.config_values import (
+    AutoOrCount,
+    Bandwidth,
+    Count,
+    Duration,
+    FilePath,
+    SecretField,
+    Section,
+    Text,
+    its_defaults,
+    refuse,
+)
 
 
 def _all_or_names(value: object) -> tuple[str, ...] | Literal["all"]:
@@ -176,7 +187,7 @@ class RedisConfig(SourceBase):
         description="How to restore: replication (the target reads from drd), or key by key (slower).",
     )
     holder: HolderConfig = Field(
-        default_factory=HolderConfig, description="Where the target finds drd during a restore by replication."
+        default_factory=its_defaults, description="Where the target finds drd during a restore by replication."
     )
     tools_dir: FilePath | None = Field(
         default=None,
@@ -259,8 +270,8 @@ class ClickHouseConfig(ChainedSource):
         description="Way out of the server: gateway (through drd, encrypted), direct (the server writes to the bucket, "
         "not encrypted by drd), disk (a shared volume).",
     )
-    gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="For mode gateway.")
-    direct: DirectConfig = Field(default_factory=DirectConfig, description="For mode direct.")
+    gateway: GatewayConfig = Field(default_factory=its_defaults, description="For mode gateway.")
+    direct: DirectConfig = Field(default_factory=its_defaults, description="For mode direct.")
     disk: DiskConfig | None = Field(default=None, description="For mode disk.")
     ca_file: FilePath | None = Field(
         default=None, description="Certificate authority for https. Default: the system's."

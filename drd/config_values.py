@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -258,10 +259,25 @@ SecretField: TypeAlias = Annotated[
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
+# Looking for plugins of pydantic, which drd has none of, opens every distribution that is installed.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
 class Section(BaseModel):
     """A mapping of the configuration: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        validate_default=True,
+        defer_build=True,  # one validator is built, of the whole that is loaded, in place of one for every section too
+    )
+
+
+def its_defaults() -> Any:
+    """Be the default of a section's key: nothing given, so that its own defaults are filled in with the whole."""
+    return {}
 
 
 def refuse(problems: Mapping[str, str]) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from drd.cancel import CancelToken
 from drd.cli import documents, streams
 from drd.cli.interrupts import Interrupts
-from drd.cli.main import build_parser
+from drd.cli.main import end, parse
 from drd.cli.session import Session
 from drd.counts import StoreCounts
 from drd.errors import Cancelled, ConfigError, DrdError
@@ -141,7 +141,7 @@ def _run(line: bytes, mouth: Mouth, cancel: CancelToken) -> int:
             kind, subject = str(request["kind"]), str(request["subject"])
             _prepare(session, request)
             words = [*_VERBS[kind], "--json", *map(str, request["options"]), subject]
-            args = build_parser().parse_args(words)
+            args = parse(words)
             with contextlib.redirect_stdout(said):
                 code = int(args.run(args, session))
         finally:
@@ -273,8 +273,5 @@ def _id_in(document: Json, items: str, name: str) -> Json:
 
 if __name__ == "__main__":
     code = main()
-    bounded = sys.modules.get("drd.ops.bounded")
-    if bounded is not None and bounded.left_behind():  # a thread that waits for a dead server would keep us
-        sys.stderr.flush()
-        os._exit(code)
+    end(code)
     sys.exit(code)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -31,6 +33,7 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
+from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
@@ -189,7 +192,9 @@ def _connect(settings: S3Settings) -> Any:
         s3={"addressing_style": style, "us_east_1_regional_endpoint": "regional"},
         user_agent_extra="drd",
     )
-    return boto3.session.Session().client(
+    session = botocore.session.Session()
+    session.register_component("data_loader", _OnlyS3(session.get_config_variable("data_path")))
+    return boto3.session.Session(botocore_session=session).client(
         "s3",
         endpoint_url=settings.endpoint_url,
         region_name=settings.region,
@@ -199,6 +204,19 @@ def _connect(settings: S3Settings) -> Any:
         verify=str(settings.ca_file) if settings.ca_file is not None else None,
         config=config,
     )
+
+
+class _OnlyS3(Loader):
+    """Finds what botocore knows of S3 without a look into the folders of all its services, some four hundred."""
+
+    def __init__(self, data_path: str | None) -> None:
+        folders = data_path.split(os.pathsep) if data_path else []
+        super().__init__([os.path.expanduser(os.path.expandvars(folder)) for folder in folders])  # noqa: PTH111
+
+    def list_available_services(self, type_name: str) -> list[str]:
+        """Name the one service that is asked for."""
+        del type_name
+        return ["s3"]
 
 
 def _send_md5(params: dict[str, Any], **_: Any) -> None:
