@@ -14,20 +14,20 @@ import mmap
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from drd.cancel import CancelToken
 from drd.errors import Cancelled, IntegrityError
 from drd.model import Artifact, Part
-from drd.protocols import BytesLike, Cut, Store
+from drd.protocols import Cut, Store
 from drd.repository import layout
 from drd.repository.buffers import BufferPool
-from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, part_size_at, piece_part_size, validate_part_size
+from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, validate_part_size
 from drd.repository.codec import Codec
+from drd.repository.cutting import PartWriter, Record
 from drd.repository.priority import let_others_first
-from drd.repository.rows import cut_after_row, end_of_rows, row_window_at
 from drd.repository.tails import Tails
 
 DEFAULT_MEMORY_LIMIT_BYTES = 96 * MIB
@@ -37,20 +37,10 @@ _ENGINE_BUG = "a bug in the engine: please report it"
 
 
 @dataclass(slots=True)
-class _Record:
-    """What is known of one artifact: its parts by index, and whether it is still open."""
-
-    name: str
-    parts: dict[int, Part] = field(default_factory=dict)
-    sealed_parts: int = 0
-    state: str = "open"  # open, closed, aborted
-
-
-@dataclass(slots=True)
 class _Job:
     """One part on its way: the first ``size`` bytes of a buffer. ``charged_bytes`` is its share of the memory limit."""
 
-    record: _Record
+    record: Record
     index: int
     buffer: mmap.mmap
     size: int
@@ -77,7 +67,7 @@ class PartSink:
         cancel: stops it; blocked writers raise Cancelled.
         reuse: parts of ancestors by plain SHA-256: a part with that content is referred to and not stored again.
             The caller gives only parts that exist, and that are encrypted to the same recipients.
-        ancestry: artifacts of the parent: a stream of rows is cut where it ended before, if it grew from there.
+        ancestry: artifacts of the parent: a stream of rows is cut where it was before, as far as it is what it was.
     """
 
     def __init__(
@@ -106,7 +96,7 @@ class PartSink:
         self._reuse = reuse or {}
         self.tails = Tails(ancestry, self._reuse)
         self.buffers = BufferPool(memory_limit_bytes // 2)
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, Record] = {}
         self._queue: deque[_Job] = deque()
         self._threads: list[threading.Thread] = []
         lock = threading.Lock()
@@ -148,7 +138,7 @@ class PartSink:
             self.raise_if_failed()
             if self._ending or name in self._records:
                 raise IntegrityError(f"artifact {name} opened twice or after the end", hint=_ENGINE_BUG)
-            record = self._records[name] = _Record(name)
+            record = self._records[name] = Record(name)
         return PartWriter(self, record, cut)
 
     def finish(self) -> tuple[Artifact, ...]:
@@ -200,8 +190,17 @@ class PartSink:
             raise self._failure
         self._cancel.raise_if_cancelled()
 
-    def submit(self, record: _Record, buffer: mmap.mmap, size: int) -> None:
-        """Hand over a full part; blocks while too much is in flight."""
+    def submit(self, record: Record, buffer: mmap.mmap, size: int, digest: str) -> None:
+        """Hand over a full part, with its SHA-256 if that is known; blocks while too much is in flight."""
+        if digest and self._is_reusable(digest, size):
+            self.buffers.give_back(buffer)
+            with self._room:
+                self.raise_if_failed()
+                self._bytes_written += size
+                self._bytes_reused += size
+                record.parts[record.sealed_parts] = self._reuse[digest]
+                record.sealed_parts += 1
+            return
         with self._room:
             self.raise_if_failed()
             while self._in_flight_bytes and self._in_flight_bytes + size > self._limit_bytes:
@@ -217,7 +216,7 @@ class PartSink:
                 thread.start()
             self._work.notify()
 
-    def settle(self, record: _Record, state: str) -> None:
+    def settle(self, record: Record, state: str) -> None:
         """Note that an artifact was closed or aborted."""
         with self._work:
             record.state = state
@@ -308,91 +307,3 @@ class PartSink:
             self._in_flight_bytes -= self._queue.popleft().charged_bytes
         self._work.notify_all()
         self._room.notify_all()
-
-
-class PartWriter:
-    """One artifact being cut into parts; implements :class:`~drd.protocols.ArtifactWriter`."""
-
-    def __init__(self, sink: PartSink, record: _Record, cut: Cut) -> None:
-        self._sink = sink
-        self._record = record
-        self._cut: Cut = cut
-        self._offset = 0
-        self._piece_part_bytes = 0
-        self._least, self._most = self._bounds()
-        self._buffer: mmap.mmap | None = None
-        self._filled = 0
-
-    def write(self, data: BytesLike) -> None:
-        """Append a copy of ``data``; blocks while the pipeline is full, raises what stopped it."""
-        self._require_open()
-        self._sink.raise_if_failed()
-        view = memoryview(data).cast("B")
-        while view:
-            if self._buffer is None:
-                self._buffer = self._sink.buffers.take(self._most, shared_size=self._piece_part_bytes > 0)
-            size = min(len(view), self._most - self._filled)
-            self._buffer[self._filled : self._filled + size] = view[:size]
-            self._filled += size
-            view = view[size:]
-            if self._filled == self._most:
-                self._seal(self._buffer, self._end_of_part(self._buffer, last=False))
-
-    def begin_piece(self, size: int) -> None:
-        """End the part here; the next ``size`` bytes are parts of their own (:func:`piece_part_size`)."""
-        self._require_open()
-        self._sink.raise_if_failed()
-        self._piece_part_bytes = piece_part_size(size, self._sink.part_size)
-        if self._buffer is not None:
-            self._seal(self._buffer, self._filled)
-        self._least, self._most = self._bounds()
-
-    def close(self) -> None:
-        """End the artifact; its last part is on its way."""
-        self._require_open()
-        self._sink.raise_if_failed()
-        while self._buffer is not None:
-            self._seal(self._buffer, self._end_of_part(self._buffer, last=True))
-        self._sink.settle(self._record, "closed")
-
-    def abort(self) -> None:
-        """Drop the artifact: it will not be in the manifest. Parts already put go when the backup is removed."""
-        if self._buffer is not None:
-            self._sink.buffers.give_back(self._buffer)
-            self._buffer = None
-        if self._record.state == "open":
-            self._sink.settle(self._record, "aborted")
-
-    def _bounds(self) -> tuple[int, int]:
-        """Return the least and most size of the part that begins now."""
-        if self._cut == "rows":
-            return row_window_at(self._offset, self._sink.part_size)
-        size = self._piece_part_bytes or part_size_at(self._offset, self._sink.part_size)
-        return size, size
-
-    def _end_of_part(self, buffer: mmap.mmap, *, last: bool) -> int:
-        """Return where to cut what is in the buffer, full or the ``last`` of the stream."""
-        if self._cut != "rows":
-            return self._filled
-        if size := self._sink.tails.size_at(self._record.name, self._offset, buffer, self._filled):
-            return size
-        if last:
-            return end_of_rows(buffer, self._filled, self._sink.part_size)
-        return cut_after_row(buffer, self._least, self._most)
-
-    def _seal(self, full: mmap.mmap, size: int) -> None:
-        """Hand over the first ``size`` bytes; what lies behind them begins the next part."""
-        left = self._filled - size
-        self._offset += size
-        self._least, self._most = self._bounds()
-        self._buffer = None
-        if left:  # always less than the next part's most size
-            self._buffer = self._sink.buffers.take(self._most)
-            with memoryview(full) as whole, whole[size : size + left] as rest:
-                self._buffer[:left] = rest
-        self._filled = left
-        self._sink.submit(self._record, full, size)
-
-    def _require_open(self) -> None:
-        if self._record.state != "open":
-            raise IntegrityError(f"artifact {self._record.name} was written after it was {self._record.state}")

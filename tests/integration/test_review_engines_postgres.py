@@ -38,18 +38,18 @@ def test_tables_emptied_after_the_snapshot_keep_their_rows(
 ) -> None:
     """TRUNCATE and ALTER TABLE are not seen through a snapshot, so between snapshot and dump they must wait."""
     blocked: list[str] = []
-    original = dumping._dump_globals
+    original = dumping._require_spool
 
-    def meanwhile(*args: Any) -> None:
+    def meanwhile(*args: Any) -> bool:
         with postgres.connect(pg_database) as session:
             session.execute("SET lock_timeout = '100ms'")
             for statement in ("TRUNCATE a", 'ALTER TABLE "B%" ALTER v TYPE bigint', "DROP TABLE a"):
                 with pytest.raises(psycopg.errors.LockNotAvailable):
                     session.execute(statement)
                 blocked.append(statement)
-        original(*args)
+        return original(*args)
 
-    monkeypatch.setattr(dumping, "_dump_globals", meanwhile)
+    monkeypatch.setattr(dumping, "_require_spool", meanwhile)
     with postgres.connect(pg_database) as session:
         session.execute('CREATE TABLE a AS SELECT generate_series(1, 9) AS v; CREATE TABLE "B%" AS TABLE a')
     dumped = dump_of(engine_for(postgres, pg_database), tmp_path)
@@ -79,15 +79,15 @@ def test_where_tables_cannot_be_held_the_loss_is_seen(
     """With too many tables to hold in all databases, one that was emptied before its turn fails the dump by name."""
     with postgres.connect(pg_database) as session:
         session.execute("CREATE TABLE emptied AS SELECT generate_series(1, 9) AS v")
-    original = dumping._dump_globals
+    original = dumping._require_spool
 
-    def meanwhile(*args: Any) -> None:
+    def meanwhile(*args: Any) -> bool:
         with postgres.connect(pg_database) as session:
             session.execute("TRUNCATE emptied")
-        original(*args)
+        return original(*args)
 
     monkeypatch.setattr(dumping, "room_for_locks", lambda _sessions: False)
-    monkeypatch.setattr(dumping, "_dump_globals", meanwhile)
+    monkeypatch.setattr(dumping, "_require_spool", meanwhile)
     with pytest.raises(SourceError, match="emptied was emptied"):
         dump_of(engine_for(postgres, databases=(pg_database, "postgres")), tmp_path)
 

@@ -158,6 +158,42 @@ def test_a_row_changed_behind_an_old_end_leaves_that_end_to_be_referred_to() -> 
     assert own == len(table + MARK) - len(first)
 
 
+def test_rows_that_are_what_they_were_are_referred_to_without_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is equal to the parent's parts is found by their digests alone, and nothing is compressed or put."""
+    store, table = MemoryStore(), WHOLE + MARK
+    parent = store_backup(store, PLAIN, {"t": [table]}, part_size=BASE, cut="rows")
+    reuse = {part.plain_sha256: part for part in parent.artifacts[0].parts}
+    puts = len(list(store.list("")))
+    with monkeypatch.context() as patch:
+        patch.setattr("drd.repository.cutting.cut_after_row", None)
+        patch.setattr(Codec, "compress", None)
+        options = {"backup_id": "20261124T181455Z-aaaaaa", "reuse": reuse, "ancestry": parent.artifacts}
+        child = store_backup(store, PLAIN, {"t": [WHOLE, MARK]}, part_size=BASE, cut="rows", **options)
+    assert child.artifacts == parent.artifacts
+    assert len(list(store.list(""))) == puts
+    with reader_of(store, PLAIN, child) as reader:
+        assert reader.open("t").read() == table
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gone=st.integers(0, 400),
+    at=st.integers(0, 2_000),
+    new=st.lists(st.just(b"0\tother\n"), max_size=30),
+    cut=st.booleans(),
+)
+def test_what_is_not_equal_is_stored_as_it_is(gone: int, at: int, new: list[bytes], cut: bool) -> None:
+    """Rows that go, come or change anywhere: every backup holds its own bytes, whatever it refers to."""
+    store, before = MemoryStore(), TABLE[:2_000]
+    after = [*before[:at], *new, *before[at + gone :]]
+    parent = store_backup(store, PLAIN, {"t": [*before, MARK]}, part_size=BASE, cut="rows")
+    reuse = {part.plain_sha256: part for part in parent.artifacts[0].parts if cut or part.plain_bytes > len(MARK)}
+    options = {"backup_id": "20261124T181455Z-aaaaaa", "reuse": reuse, "ancestry": parent.artifacts}
+    child = store_backup(store, PLAIN, {"t": [*after, MARK]}, part_size=BASE, cut="rows", **options)
+    with reader_of(store, PLAIN, child) as reader:
+        assert reader.open("t").read() == b"".join([*after, MARK])
+
+
 def test_an_end_that_may_not_be_referred_to_cuts_nothing() -> None:
     """Without the part in the store, the rows are cut by the rule, as in a full backup."""
     table = b"".join(TABLE)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -75,12 +76,14 @@ def dump(settings: PostgresSettings, endpoint: Endpoint, sink: ArtifactSink, ctx
         tally = _Tally()
         sources = _take_snapshots(settings, here, names, stack, ctx, tally)
         punching = _require_spool(sources, here, ctx, tally)
-        _dump_globals(pg_dumpall, here, names[0], sink, ctx, tally)
         with mapped(here, "measure the tables"):
             sizes = [catalog.table_bytes(source.session) for source in sources]
         progress = _Reporter(ctx, None if None in sizes else sum(size or 0 for size in sizes))
-        for source in sources:
-            _dump_database(settings, here, pg_dump, source, sink, ctx, tally, progress, punching=punching)
+        with ThreadPoolExecutor(1, thread_name_prefix="pg-globals") as beside:
+            roles = beside.submit(_dump_globals, pg_dumpall, here, names[0], sink, ctx)
+            for source in sources:
+                _dump_database(settings, here, pg_dump, source, sink, ctx, tally, progress, punching=punching)
+            tally.notices += roles.result()
         _write(sink, DATABASES_ARTIFACT, _databases_json(sources))
         version = catalog.server_version(first)
     fingerprint = Fingerprint("postgres", tally.items, COMPARED)
@@ -191,10 +194,11 @@ def _require_spool(sources: list[_Source], here: Endpoint, ctx: WorkContext, tal
     return False
 
 
-def _dump_globals(
-    tool: Tool, here: Endpoint, database: str, sink: ArtifactSink, ctx: WorkContext, tally: _Tally
-) -> None:
-    """Save roles, memberships and role settings; without passwords, or not at all, where the server does not let us."""
+def _dump_globals(tool: Tool, here: Endpoint, database: str, sink: ArtifactSink, ctx: WorkContext) -> list[Notice]:
+    """Save roles, memberships and role settings; without passwords, or not at all, where the server does not let us.
+
+    Beside the databases, as most of its time is waiting. Returns what a person should know.
+    """
     path = ctx.spool_dir / GLOBALS_ARTIFACT
     said = ""
     for extra in ([], ["--no-role-passwords"]):
@@ -210,15 +214,12 @@ def _dump_globals(
             ctx.cancel.raise_if_cancelled()
             said = complaint(child.stderr_tail()) if code else ""
         if code == 0:
-            if extra:
-                tally.notices.append(
-                    Notice("roles-without-passwords", "roles are saved without passwords: this user may not read them")
-                )
             _write(sink, GLOBALS_ARTIFACT, path.read_bytes())
             path.unlink()
-            return
+            text = "roles are saved without passwords: this user may not read them"
+            return [Notice("roles-without-passwords", text)] if extra else []
     path.unlink(missing_ok=True)
-    tally.notices.append(Notice("roles-not-saved", f"roles and their settings are not in this backup: {said}"))
+    return [Notice("roles-not-saved", f"roles and their settings are not in this backup: {said}")]
 
 
 def _dump_database(

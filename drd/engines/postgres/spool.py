@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +157,10 @@ class SpoolShipper:
                     f"the spool limit of {self._ctx.spool_limit_bytes >> 20} MiB is too small for one table here",
                     hint="raise it, or put the spool on ext4, xfs, btrfs or tmpfs, where read blocks can be freed",
                 )
-            self._ctx.cancel.sleep(self._poll_s)
+            if code == 0:  # nothing more is to come: as soon as something is shipped, look whether that was all
+                wait(self._work, self._poll_s, FIRST_COMPLETED)
+            else:
+                self._ctx.cancel.sleep(self._poll_s)
 
     def _look(self, child: Child | None) -> int:
         """Note new files and those now complete; return the bytes on disk. First the folder, then who has what open."""
@@ -171,11 +174,14 @@ class SpoolShipper:
                 kept = found.st_size - (file.freed_bytes if file else 0)
                 usage += min(found.st_blocks * 512, kept + _PAGE_BYTES)
                 seen.append(entry.name)
-        writing = set() if child is None else self._open_files(child)
         with self._lock:
-            for name in seen:
-                file = self._files.setdefault(name, _File(name))
-                file.complete = file.complete or name not in writing
+            files = [self._files.setdefault(name, _File(name)) for name in seen]
+            asked = any(not file.complete and (file.drained or not file.claimed) for file in files)
+        if asked or child is None:  # else nobody waits to hear that a file is complete, and to find out is dear
+            writing = set() if child is None else self._open_files(child)
+            with self._lock:
+                for file in files:
+                    file.complete = file.complete or file.name not in writing
         self.peak_bytes = max(self.peak_bytes, usage)
         return usage
 
