@@ -39,6 +39,9 @@ __all__ = [
     "secret_refs",
 ]
 
+# Looking for plugins of pydantic, which drd has none of, opens every distribution that is installed.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 CONFIG_VARIABLE = "DRD_CONFIG"
 _HINT = "every key is explained in config/drd.example.yaml; drd config schema prints the JSON Schema"
 _PLACES = (Path("drd.yaml"), Path("/etc/drd/drd.yaml"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -257,10 +256,6 @@ SecretField: TypeAlias = Annotated[
     SecretRef, PlainValidator(_parse_secret), PlainSerializer(SecretRef.shown), WithJsonSchema(SECRET_SCHEMA)
 ]
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
-
-
-# Looking for plugins of pydantic, which drd has none of, opens every distribution that is installed.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 class Section(BaseModel):
