@@ -193,7 +193,7 @@ def _connect(settings: S3Settings) -> Any:
         user_agent_extra="drd",
     )
     session = botocore.session.Session()
-    session.register_component("data_loader", _OnlyS3(session.get_config_variable("data_path")))
+    session.register_component("data_loader", _FewServices(session.get_config_variable("data_path")))
     return boto3.session.Session(botocore_session=session).client(
         "s3",
         endpoint_url=settings.endpoint_url,
@@ -206,7 +206,7 @@ def _connect(settings: S3Settings) -> Any:
     )
 
 
-class _OnlyS3(Loader):
+class _FewServices(Loader):
     """Finds what botocore knows of S3 without a look into the folders of all its services, some four hundred."""
 
     def __init__(self, data_path: str | None) -> None:
@@ -214,9 +214,9 @@ class _OnlyS3(Loader):
         super().__init__([os.path.expanduser(os.path.expandvars(folder)) for folder in folders])  # noqa: PTH111
 
     def list_available_services(self, type_name: str) -> list[str]:
-        """Name the one service that is asked for."""
+        """Name S3 and whom botocore itself asks for temporary keys: for roles, web identities and single sign-on."""
         del type_name
-        return ["s3"]
+        return ["s3", "sts", "sso", "sso-oidc", "signin"]
 
 
 def _send_md5(params: dict[str, Any], **_: Any) -> None:

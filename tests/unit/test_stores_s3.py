@@ -362,6 +362,35 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert "AWS_ACCESS_KEY_ID" in caught.value.hint
 
 
+def test_keys_of_a_role(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without keys of its own, drd becomes the role that its environment names, as pods of a cluster do."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    token = tmp_path / "token"
+    token.write_text("who-i-am")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup")
+    until = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    keys = (
+        "<AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>role-secret</SecretAccessKey>"
+        f"<SessionToken>role-token</SessionToken><Expiration>{until}</Expiration>"
+    )
+    body = (
+        '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+        f"<AssumeRoleWithWebIdentityResult><Credentials>{keys}</Credentials></AssumeRoleWithWebIdentityResult>"
+        "</AssumeRoleWithWebIdentityResponse>"
+    )
+    with scripted(Scripted(body=body.encode())) as sts, scripted(Scripted(body=b"data")) as s3:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        store = store_at(s3.url, access_key_id=None, secret_access_key=None, session_token=None)
+        assert store.get("k") == b"data"
+        assert b"who-i-am" in sts.seen[0].body
+        assert "Credential=ASIAROLE/" in s3.seen[0].headers["authorization"]
+        assert s3.seen[0].headers["x-amz-security-token"] == "role-token"
+
+
 @pytest.mark.parametrize(
     "options",
     [
