@@ -439,11 +439,12 @@ def test_check_compares_the_clocks(offset_s: float, outcome: str) -> None:
 def test_every_answer_tells_how_far_the_clocks_are_apart(offset_s: float, expected: float) -> None:
     """Also one that refuses the request for just that reason; without a date nothing is told."""
     told: list[float] = []
-    date = {"Date": format_datetime(datetime.now(UTC) + timedelta(seconds=offset_s), usegmt=True)}
+    now = datetime.now(UTC)
+    date = {"Date": format_datetime(now + timedelta(seconds=offset_s), usegmt=True)}
     refused = Scripted(403, s3_error(403, "RequestTimeTooSkewed").body, date)
     undated = Scripted(404, s3_error(404, "NoSuchKey").body, {"Date": "yesterday"})
     with scripted(Scripted(200, b"data", date), refused, undated) as server:
-        store = store_at(server.url, on_skew=told.append)
+        store = store_at(server.url, on_skew=told.append, clock=lambda: now)
         assert store.get("k") == b"data"
         with pytest.raises(StoreRefused):
             store.get("k")
