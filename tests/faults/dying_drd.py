@@ -87,9 +87,9 @@ class DyingStore(local.LocalStore):
         return super().list(prefix, delimiter=delimiter)
 
 
-def store_at(root: Path) -> DyingStore:
+def store_at(root: Path, **more: Any) -> DyingStore:
     """Make the store in place of :class:`drd.stores.local.LocalStore`."""
-    return DyingStore(root)
+    return DyingStore(root, **more)
 
 
 def count_statements() -> None:
