@@ -33,7 +33,7 @@ _STATEMENTS = (
     ("psycopg", "Cursor.copy"),
     ("psycopg", "Connection._exec_command"),  # BEGIN, COMMIT, ROLLBACK of a block
     ("redis.connection", "AbstractConnection.send_packed_command"),
-    ("clickhouse_connect.driver.httpclient", "HttpClient._raw_request"),
+    ("urllib3.connectionpool", "HTTPConnectionPool.urlopen"),  # ClickHouse
     ("subprocess", "Popen.__init__"),
 )
 """What a driver, or drd for a client tool, calls for each thing that it sends to a server."""
