@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -92,11 +93,20 @@ def staged_for(found: Mapping[str, Mark], wanted: Collection[str]) -> dict[str, 
 
 def staged_name(restore_id: str, live: str) -> str:
     """Return the name under which a database is built beside the live one."""
-    return f"drd_new_{restore_id[-6:]}_{live}".encode()[:_NAME_BYTES].decode("utf-8", "ignore")
+    head = f"drd_new_{restore_id[-6:]}_"
+    return head + _shortened(live, _NAME_BYTES - len(head))
 
 
 def kept_name(restore_id: str, live: str, role: Role) -> str:
     """Return the name under which a copy is kept: it says of which database, and the time of the restore in UTC."""
     at = f"{restore_id[:8]}_{restore_id[9:15]}_{restore_id[-6:]}"
     tail = f"_{'before' if role == 'old' else 'undone'}_{at}"
-    return live.encode()[: _NAME_BYTES - len(tail)].decode("utf-8", "ignore") + tail
+    return _shortened(live, _NAME_BYTES - len(tail)) + tail
+
+
+def _shortened(name: str, limit_bytes: int) -> str:
+    """Cut a name that is too long, and end it so that two long ones that begin alike stay apart."""
+    if len(name.encode()) <= limit_bytes:
+        return name
+    end = f"~{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return name.encode()[: limit_bytes - len(end)].decode("utf-8", "ignore") + end

@@ -28,6 +28,7 @@ _UNITS_S = {
     **dict.fromkeys(("d", "day", "days"), 86400),
     **dict.fromkeys(("w", "week", "weeks"), 7 * 86400),
 }
+_NAMED_ZONE = re.compile(r"(?<=[0-9]|\s)(?:[A-Z]{3,4}|[A-Z][A-Za-z]+/[A-Za-z_]+)\Z", re.ASCII)
 _EXAMPLES = 'for example 2026-11-22T18:14:55Z, "2026-11-22 20:14 +02:00", now, "2h ago", "yesterday 03:00"'
 
 
@@ -53,7 +54,9 @@ def parse_time(text: str, now: datetime) -> ParsedTime:
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"no such time: {text[:80]!r} ({error})", subject="--at", hint=_EXAMPLES) from error
     if parsed is None:
-        raise ConfigError(f"not a time: {text[:80]!r}", subject="--at", hint=_EXAMPLES)
+        named = _NAMED_ZONE.search(text)
+        why = f" (a zone is an offset such as +01:00, not {named[0]})" if named else ""
+        raise ConfigError(f"not a time: {text[:80]!r}{why}", subject="--at", hint=_EXAMPLES)
     if parsed.at > now + _FUTURE_SLACK:
         taken = " (no zone was given: taken as UTC)" if parsed.naive else ""
         asked, current = (when(at) for at in (parsed.at, now))
@@ -85,6 +88,8 @@ def _iso(match: re.Match[str]) -> ParsedTime:
         raise ValueError("a fraction belongs to seconds")
     micro = int((fraction[1:] + "000000")[:6])  # finer digits are cut: never later than asked
     offset = "+00:00" if zone.upper() in {"", "Z", "UTC"} else zone
+    if int(offset[1:3]) > 14 or int(offset[-2:]) > 59:
+        raise ValueError(f"no zone is {zone} off UTC")
     at = datetime.fromisoformat(f"{match['date']}T{clock}{offset}").replace(microsecond=micro)
     return ParsedTime(at.astimezone(UTC), naive=not zone)
 

@@ -39,7 +39,7 @@ class World:
         out = {row["name"]: row["made"] for row in rows}
         for row in rows:
             quoted = row["name"].replace("\\", "\\\\").replace("`", "\\`")
-            if row["engine"] != "Dictionary" and row["name"] != "short_lived":
+            if row["engine"] not in {"Dictionary", "URL"} and row["name"] != "short_lived":
                 out[row["name"] + " rows"] = self.server.query(f"SELECT count() FROM {db}.`{quoted}`").strip()
         return out
 
@@ -73,6 +73,7 @@ def world(clickhouse_source: ClickHouse, clickhouse_database: str, tmp_path: Pat
         "CREATE MATERIALIZED VIEW {db}.into_latest TO {db}.latest AS "
         "SELECT symbol, toFloat64(price) AS price, trade_id AS version FROM {db}.ticks"
     )
+    made.query("CREATE TABLE {db}.outside (v UInt8) ENGINE = URL('http://127.0.0.1:1/x', CSV)")
     made.query("ALTER DATABASE {db} MODIFY COMMENT 'market data'")
     made.site("backup", "now").succeeds()
     yield made
@@ -142,11 +143,13 @@ def test_a_failure_changes_nothing(world: World, how: str, where: str) -> None:
 
 
 def test_killed_before_the_swap(world: World) -> None:
-    """Killed before the renames: the live data serves on; the next run clears up and succeeds."""
+    """Killed before the renames: the live data serves on, the copy reaches nothing outside, the next run succeeds."""
     backed_up = world.state()
     changed = change(world)
     assert hurt(world.site, "kill", "drd.engines.clickhouse.swap:_rename:1", *REPLACE).returncode == DIED
     assert world.state() == changed
+    engines = "SELECT engine FROM system.tables WHERE database LIKE 'drd_new_%{db}' AND name = 'outside'"
+    assert world.query(engines) == "Null"
     assert "interrupted and undone" in world.site(*REPLACE).succeeds().err
     assert world.state() == backed_up
     assert len(world.databases()) == 2

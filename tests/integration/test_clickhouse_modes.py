@@ -202,3 +202,18 @@ def test_tables_that_name_their_database_follow_a_new_name(start_clickhouse, tmp
     assert len(said) == 1
     assert f"m (Distributed of {db})" in said[0]
     assert "b 1" not in said[0]
+
+
+def test_what_reaches_out_is_cut_off_in_a_scratch_server(
+    clickhouse_source, clickhouse_target, clickhouse_database, tmp_path
+):
+    """A drill makes tables that hold nothing of those that reach out, beside all others, and they are equal."""
+    clickhouse_source.query(f"CREATE DATABASE {clickhouse_database}")
+    for table in ("outside (v UInt8) ENGINE = URL('http://127.0.0.1:1/x', CSV)", "t ENGINE = Log AS SELECT 1 AS v"):
+        clickhouse_source.query(f"CREATE TABLE {clickhouse_database}.{table}")
+    result, backup, artifacts = dump(engine(clickhouse_source, clickhouse_database), tmp_path)
+    into = engine(clickhouse_target, clickhouse_database, outside="cut_off")
+    into.restore(backup, artifacts, work_context(tmp_path))
+    found = clickhouse_target.query(f"SELECT engine FROM system.tables WHERE database = '{clickhouse_database}'")
+    assert sorted(found.split()) == ["Log", "Null"]
+    assert compare_fingerprints(result.fingerprint, into.fingerprint(result.fingerprint, work_context(tmp_path))) == []

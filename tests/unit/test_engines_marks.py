@@ -49,3 +49,5 @@ def test_names_fit_and_differ() -> None:
         assert len(names) == 3
         assert all(len(name.encode()) <= 63 and "k3f9qa" in name for name in names)
     assert kept_name(ID, "shop", "old") == "shop_before_20261122_181455_k3f9qa"
+    alike = [f"{'long' * 14}_{end}" for end in ("one", "two")]
+    assert len({staged_name(ID, live) for live in alike} | {kept_name(ID, live, "old") for live in alike}) == 4

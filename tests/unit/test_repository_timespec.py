@@ -83,6 +83,15 @@ def test_nonsense_is_refused_with_examples(text: str) -> None:
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize("zone", [" CET", " Europe/Berlin", "+26:00", "+14:60"])
+def test_a_zone_that_is_none_is_named(zone: str) -> None:
+    """The refusal says that the zone is what is wrong, in words of people."""
+    with pytest.raises(ConfigError, match="zone") as caught:
+        parse_time(f"2026-11-22 12:00{zone}", NOW)
+    assert zone.strip() in caught.value.message
+    assert "timedelta" not in caught.value.message
+
+
 def test_the_future_is_refused() -> None:
     """More than a minute ahead is refused; a naive local time is the usual cause, and the message says so."""
     assert parse_time("2026-11-22T18:15:55Z", NOW).at < NOW + timedelta(minutes=1)

@@ -3,6 +3,8 @@
 RESTORE … AS writes the new name into the definitions of views, dictionaries and Merge tables, and RENAME DATABASE
 leaves it there. So what names its database is made anew from the backup's own definitions, which speak of the right
 one. Only objects that hold no rows of their own are made anew; a materialized view that does gets its query changed.
+Tables that reach out of the server (Kafka, S3) are built as Null ones, lest a copy beside takes messages from the live
+one, and become what they are with their name.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from drd.protocols import ArtifactReader
 
 _MAX_BYTES = 1 << 20
 _UUID = re.compile(r" UUID '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'")
+_IS_NULL = re.compile(r"\sENGINE = (?:Null\b|`Null`)")
 _REFRESHES = re.compile(r"\sREFRESH\s+(?:EVERY|AFTER)\s")
 _HOLDS_NOTHING = frozenset({"Buffer", "Distributed", "Merge", "MaterializedView"})
 _COMMENT = re.compile(r"\s+COMMENT\s+'(?:[^'\\]|\\.|'')*'\s*\Z", re.DOTALL)
@@ -52,7 +55,11 @@ def renewals(
                     f"{shown(live, row['name'])} is a refreshable materialized view, which cannot be moved so",
                     hint="restore into another server or database with --into; nothing was changed",
                 )
-            if row["made"].count(prefix) > 1:
+            if row["engine"] == "Null":
+                made = definition(index, artifacts, live, row["name"])
+                if not _IS_NULL.search(made):
+                    out[live] += [f"DROP TABLE IF EXISTS {table(live, row['name'])} SYNC", _UUID.sub("", made, count=1)]
+            elif row["made"].count(prefix) > 1:
                 made = definition(index, artifacts, live, row["name"])
                 out[live] += renewal(live, row["name"], row["engine"], made, holds_rows=bool(row["inner"]))
     return out

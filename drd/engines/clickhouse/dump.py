@@ -85,7 +85,18 @@ def query_settings(settings: ClickHouseSettings) -> dict[str, Any]:
         out["max_backup_bandwidth"] = settings.bandwidth_bytes_per_s
     if settings.outside == "cut_off":
         out |= dict.fromkeys(_CUT_OFF, 1)
+    elif replaces_outside(settings):
+        out[_CUT_OFF[0]] = 1
     return out
+
+
+def replaces_outside(settings: ClickHouseSettings) -> bool:
+    """Whether RESTORE makes Null tables of those that reach out of the server.
+
+    Beside live data it does, lest the copy of a queue takes messages from the live one; they get their own engine
+    together with their name (:mod:`.definitions`).
+    """
+    return settings.outside == "cut_off" or settings.staging is not None
 
 
 def choose_databases(server: Server, settings: ClickHouseSettings) -> list[str]:

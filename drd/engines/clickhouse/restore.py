@@ -20,7 +20,7 @@ from typing import Any
 from drd.engines.clickhouse import access, alive, disk, fingerprints, increments, orphans, selection, unfinished
 from drd.engines.clickhouse.aftercare import MERGES, check_table, merge_trees, refresh_views, start_merges
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
-from drd.engines.clickhouse.dump import query_settings
+from drd.engines.clickhouse.dump import query_settings, replaces_outside
 from drd.engines.clickhouse.elsewhere import repoint
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
 from drd.engines.clickhouse.longquery import LongQuery
@@ -213,12 +213,15 @@ def _bring(
     restored = fingerprints.PartsSnapshot(work.server, list(work.names.values()))
     with _origin(work, index, artifacts) as origin:
         wanted = work.elements(index)
-        _run(work, origin, wanted, structure_only=1, allow_different_database_def=1)
+        different = {"allow_different_database_def": 1}
+        if replaces_outside(work.settings):  # RESTORE refuses the Null tables that it makes itself
+            different["allow_different_table_def"] = 1
+        _run(work, origin, wanted, structure_only=1, **different)
         tables = merge_trees(work.server, work.names.values())
         for name in tables:
             for what in MERGES:
                 work.server.execute(f"SYSTEM STOP {what} {table(*name)}")
-        _run(work, origin, wanted, allow_different_database_def=1)
+        _run(work, origin, wanted, **different)
         notices += _bring_access(work, origin)
     notices += repoint(work.server, work.names)
     notices += origin.leftovers
