@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,12 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from tests.faults.conftest import MakeSite, new_site, slow_down, spools
-from tests.faults.subjects import PostgresSubject, RedisSubject, parts_in_store
+from tests.faults.subjects import ClickHouseSubject, PostgresSubject, RedisSubject, parts_in_store
 from tests.support.daemons import RunningDaemon, backups, history, job_of, timed, wait_until
 from tests.support.drd_site import Site
 from tests.support.services import do_without
@@ -102,6 +104,36 @@ def test_sigterm_has_a_backup_under_way_undone(pg: PostgresSubject, make_site: M
     with RunningDaemon(site) as daemon:  # who comes next goes on with it at once
         daemon.wait("job.ended", outcome="ok")
         assert daemon.of("job.started")[0]["why"] == "retry"
+
+
+def test_sigterm_ends_the_backup_that_clickhouse_makes(clickhouse: ClickHouseSubject, make_site: MakeSite) -> None:
+    """After the grace the server's own BACKUP is gone as well; no manifest, no part, no lease and no process stay."""
+    site = timed(make_site(clickhouse), nightly={"interval": "1h"})
+    slow_down(site, "1MiB")
+    with RunningDaemon(site) as daemon:
+        wait_until("parts in the store", lambda: parts_in_store(site, "clickhouse"), 60, daemon.said)
+        assert [row["status"] for row in _made_by_drd(clickhouse)] == ["CREATING_BACKUP"]
+        job = job_of(daemon)
+        began = time.monotonic()
+        daemon.end(timeout_s=120).succeeds()
+        took_s = time.monotonic() - began
+        assert daemon.of("daemon.cancelling"), "it was given its grace first"
+        assert daemon.of("job.ended", outcome="cancelled", exit_code=130)
+    assert [row["status"] for row in _made_by_drd(clickhouse)] in ([], ["BACKUP_CANCELLED"], ["BACKUP_FAILED"])
+    assert clickhouse.leftovers() == []
+    assert not Path(f"/proc/{job}").exists()
+    assert backups(site, "clickhouse") == []
+    assert parts_in_store(site, "clickhouse") == 0
+    assert spools(site) == []
+    leases = [json.loads(path.read_text()) for path in site.store_dir.glob("leases/*/*.json")]
+    assert len(leases) == 2
+    assert all(lease["released"] for lease in leases)
+    assert took_s < 60, "the job was killed and had no time to clear up"
+
+
+def _made_by_drd(clickhouse: ClickHouseSubject) -> list[dict[str, Any]]:
+    """Return the newest backup that the server knows of."""
+    return clickhouse.server.rows("SELECT status FROM system.backups ORDER BY start_time DESC LIMIT 1")
 
 
 def test_a_second_signal_ends_it_at_once_and_the_next_daemon_clears_up(
