@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -22,17 +24,70 @@ from tests.faults.subjects import PostgresSubject, RedisSubject
 from tests.support.daemons import RunningDaemon, backups, timed, wait_until
 from tests.support.services import do_without
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
+
+
+AWAY_S = float(os.environ.get("DRD_STORE_AWAY_S", "4"))
+"""How long the store is away; ten minutes were tried once, see docs/daemon.md."""
+
+
+def get(daemon: RunningDaemon, path: str) -> tuple[int, str]:
+    """Return status and body of a page of the daemon."""
+    place = urlsplit(daemon.wait("http.started")["place"])
+    connection = HTTPConnection(place.hostname or "", place.port, timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
 
 
 def ready(daemon: RunningDaemon) -> int:
     """Return the status of /readyz."""
-    place = urlsplit(daemon.wait("http.started")["place"])
-    connection = HTTPConnection(place.hostname or "", place.port, timeout=5)
-    connection.request("GET", "/readyz")
-    status = connection.getresponse().status
-    connection.close()
-    return status
+    return get(daemon, "/readyz")[0]
+
+
+def total(daemon: RunningDaemon, name: str, label: str = "") -> float:
+    """Return the sum of a metric's series that have a label, 0 without any."""
+    lines = get(daemon, "/metrics")[1].splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name) and label in line)
+
+
+def used(daemon: RunningDaemon) -> tuple[float, int, int]:
+    """Return the seconds of processor and the resident bytes of the daemon's own process, and its lines of log."""
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    busy_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return busy_s, int(fields[21]) * os.sysconf("SC_PAGE_SIZE"), len(daemon.said().splitlines())
+
+
+def sit_out(daemon: RunningDaemon) -> None:
+    """Have the store away for its time: the daemon lives, says why it is not ready, and does not run hot."""
+    busy_s, resident, lines = used(daemon)
+    failures, answered = total(daemon, "drd_store_operations_total", 'outcome="error"'), heartbeat(daemon)
+    ends = time.monotonic() + AWAY_S
+    while (left_s := ends - time.monotonic()) > 0:
+        time.sleep(min(left_s, 5))
+        assert daemon.running.process.poll() is None, daemon.said()
+        status, body = get(daemon, "/readyz")
+        told = json.loads(body)
+        assert (status, told["store"]["ok"], told["scheduler"]["ok"]) == (503, False, bool(answered)), body
+        assert told["store"]["reason"], body
+        assert get(daemon, "/healthz")[0] == 200
+    after = used(daemon)
+    busy_s, resident, lines = after[0] - busy_s, after[1] - resident, after[2] - lines
+    sys.stdout.write(
+        f"store away for {AWAY_S:.0f} s: {busy_s:.2f} s of processor, {resident / 2**20:+.1f} MiB, {lines} lines of log\n"
+    )
+    assert busy_s <= 0.3 * AWAY_S + 1
+    assert resident <= 32 << 20
+    assert lines <= 5 * AWAY_S + 10
+    assert total(daemon, "drd_store_operations_total", 'outcome="error"') > failures
+    assert heartbeat(daemon) == answered, "it says that the store answered"
+
+
+def heartbeat(daemon: RunningDaemon) -> float:
+    """Return when the store last answered, 0 for never."""
+    return total(daemon, "drd_heartbeat_timestamp_seconds")
 
 
 def test_a_store_that_is_away_at_the_start_and_later(
@@ -57,7 +112,7 @@ def test_a_store_that_is_away_at_the_start_and_later(
     site.secrets.add(server.objects.secret_access_key)
     with RunningDaemon(site) as daemon:
         daemon.wait("store.away")
-        assert ready(daemon) == 503
+        sit_out(daemon)
         assert not daemon.of("job.started")
         server.start()
         daemon.wait("job.ended", outcome="ok")
@@ -65,10 +120,15 @@ def test_a_store_that_is_away_at_the_start_and_later(
         server.stop()
         daemon.wait("job.ended", outcome="failed", exit_code=12, timeout_s=60)
         daemon.wait("store.away", times=2)
+        sit_out(daemon)
+        assert total(daemon, "drd_job_consecutive_failures") > 0
         server.start()
+        back = time.monotonic()
         done = len(daemon.of("job.ended", outcome="ok"))
         daemon.wait("job.ended", outcome="ok", times=done + 1, timeout_s=60)
         daemon.wait("store.answers", times=2)
+        sys.stdout.write(f"a backup {time.monotonic() - back:.1f} s after the store was back\n")
+        assert heartbeat(daemon) > 0
         daemon.end().succeeds()
     told = json.loads(server.client().get_object(Bucket=bucket, Key="jobs/backup/often/redis.json")["Body"].read())
     assert {"ok", "failed"} <= {run["outcome"] for run in told["runs"]}
