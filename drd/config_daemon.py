@@ -157,8 +157,8 @@ class DaemonConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> DaemonConfig:
         problems: dict[str, str] = {}
-        if self.lease < timedelta(seconds=1):
-            problems["lease"] = "allowed: 1s or more"
+        if not timedelta(seconds=1) <= self.lease <= timedelta(minutes=15):  # as drd.repository.lease believes it
+            problems["lease"] = "allowed: 1s to 15m"
         if self.heartbeat < timedelta(seconds=1):
             problems["heartbeat"] = "allowed: 1s or more"
         if self.tls is not None and self.listen.startswith("unix:"):

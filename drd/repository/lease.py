@@ -2,8 +2,9 @@
 
 Each generation is its own object, created only if absent, so that of several contenders exactly one gets it. The
 holder renews by rewriting its own object; it gives up by marking it released, which needs no right to delete. A
-lease is free when its highest generation is released, has expired (with a margin for clocks that differ), or
-was held by a process of this host that is gone.
+lease is free when its highest generation is released, has expired (with a margin for clocks that differ), was held by
+a process of this host that is gone, or was not written for longer than any lease lives, by the store's clock: a holder
+whose clock was hours ahead, and that died, blocks nobody for hours.
 
 A role that may put and list, and not read, takes part too: an object that it cannot read counts as held until its time
 of modification is older than a lease lives, or until a mark beside it says that it was released.
@@ -34,6 +35,8 @@ from drd.wording import when
 
 __all__ = ["Holder", "StoreLease", "acquire", "is_held"]
 
+LONGEST_TTL_S = 900.0
+"""No lease lives longer without being renewed, whatever a holder's clock says of its expiry."""
 _ATTEMPTS = 5
 _MAX_BYTES = 16 << 10
 
@@ -247,13 +250,16 @@ def _refuse_if_held(store: Store, name: str, info: ObjectInfo, *, ttl_s: float, 
             subject=_shown(name),
             hint=f"if no other drd is at work, delete the object {info.key}",
         ) from error
-    if state.released or now > state.expires_at + margin or is_gone(state.holder, seen_from=holder):
+    free_at = state.expires_at + margin
+    if info.modified_at is not None:  # its holder's clock may be far ahead
+        free_at = min(free_at, info.modified_at + timedelta(seconds=1.5 * LONGEST_TTL_S))
+    if state.released or now > free_at or is_gone(state.holder, seen_from=holder):
         return
     raise LeaseError(
         f"another drd works on {_shown(name)}: {state.holder.host}, process {state.holder.pid}, "
         f"since {when(state.acquired_at)}",
         subject=_shown(name),
-        hint=f"wait for it; if it is dead, the lease is free after {state.expires_at + margin:%H:%M:%S} UTC",
+        hint=f"wait for it; if it is dead, the lease is free after {free_at:%H:%M:%S} UTC",
     )
 
 

@@ -75,9 +75,8 @@ def sit_out(daemon: RunningDaemon) -> None:
         assert get(daemon, "/healthz")[0] == 200
     after = used(daemon)
     busy_s, resident, lines = after[0] - busy_s, after[1] - resident, after[2] - lines
-    sys.stdout.write(
-        f"store away for {AWAY_S:.0f} s: {busy_s:.2f} s of processor, {resident / 2**20:+.1f} MiB, {lines} lines of log\n"
-    )
+    cost = f"{busy_s:.2f} s of processor, {resident / 2**20:+.1f} MiB, {lines} lines of log"
+    sys.stdout.write(f"store away for {AWAY_S:.0f} s: {cost}\n")
     assert busy_s <= 0.3 * AWAY_S + 1
     assert resident <= 32 << 20
     assert lines <= 5 * AWAY_S + 10

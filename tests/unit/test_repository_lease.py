@@ -30,7 +30,7 @@ class Clocks:
     """A wall clock and a monotonic clock that move when told."""
 
     def __init__(self) -> None:
-        self.at = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
+        self.at = datetime.now(UTC)  # the store's own clock is the real one
         self.passed_s = 0.0
 
     def now(self) -> datetime:
@@ -84,9 +84,10 @@ def test_one_holder_at_a_time_and_generations_ascend() -> None:
         with take(store, clocks) as lease:
             assert lease.generation == generation
             lease.ensure()
-            with pytest.raises(LeaseError, match=rf"{HERE.host}, process {os.getpid()}, since 2026-11-22") as caught:
+            named = rf"{HERE.host}, process {os.getpid()}, since {clocks.at:%Y-%m-%d}"
+            with pytest.raises(LeaseError, match=named) as caught:
                 take(store, clocks, holder=ELSEWHERE)
-            assert "18:01:30" in caught.value.hint
+            assert f"{clocks.at + timedelta(seconds=90):%H:%M:%S}" in caught.value.hint
     assert list(store.contents()) == [layout.lease_key("source-src", 3)]
 
 
@@ -129,6 +130,29 @@ def test_a_crashed_holder_elsewhere_blocks_until_its_expiry_and_margin() -> None
         crashed._stop.clear()
         with pytest.raises(LeaseError, match="took over"):
             crashed.ensure()
+
+
+def test_a_holder_whose_clock_was_ahead_blocks_nobody_for_hours() -> None:
+    """It names an expiry of tomorrow: it is obeyed while it renews, and then for no longer than any other lease."""
+    ahead, clocks = Clocks(), Clocks()
+    ahead.advance(86400)
+    store = HookedStore(clock=clocks.now)
+    crashed = take(store, ahead, holder=ELSEWHERE)
+    for _ in range(4):
+        clocks.advance(900)
+        crashed._renew()
+        with pytest.raises(LeaseError, match=r"db2\.example"):
+            take(store, clocks)
+    abandon(crashed)
+    with pytest.raises(LeaseError) as caught:
+        take(store, clocks)
+    clocks.advance(1350)
+    assert f"free after {clocks.at:%H:%M:%S}" in caught.value.hint
+    with pytest.raises(LeaseError):
+        take(store, clocks)
+    clocks.advance(1)
+    with take(store, clocks) as lease:
+        lease.ensure()
 
 
 def test_a_lease_that_somebody_deleted_is_not_said_to_be_anothers() -> None:
