@@ -144,7 +144,7 @@ def test_a_clock_that_was_a_day_ahead(tmp_path: Path) -> None:
     (found,) = status(dataclasses.replace(ports, now=lambda: NOW), [("shop", 3600.0)]).sources
     assert found.newest is not None
     assert (found.newest.id, found.within_rpo, found.from_future, found.backups) == (last, False, 1, 3)
-    plan = prune(ports, {"shop": Policy(keep_last=2)}, apply=False).sources[0].decision
+    plan = prune(ports, {"shop": Policy(keep_last=1)}, apply=False).sources[0].decision
     assert {kept.id for kept in plan.keep} == {ahead, last}
     assert [going.id for going in plan.remove] == [first]
     assert verify(ports, [], deep=True).outcome == "ok"

@@ -28,6 +28,8 @@ from tests.support.hooked_store import HookedStore
 from tests.support.ports import make_ports
 
 LAST_TWO = Policy(keep_last=2)
+FIRST = AT - timedelta(days=30)
+"""So long ago that no backup of these tests is from the future."""
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def ports_of(tmp_path: Path) -> Callable[..., Ports]:
 
 
 def numbered(number: int) -> str:
-    return f"{AT + timedelta(hours=number):%Y%m%dT%H%M%SZ}-aaaaaa"
+    return f"{FIRST + timedelta(hours=number):%Y%m%dT%H%M%SZ}-aaaaaa"
 
 
 def fill(store: MemoryStore, count: int, *, parent_of: Callable[[int], int | None] = lambda _n: None) -> list[str]:
@@ -53,7 +55,7 @@ def fill(store: MemoryStore, count: int, *, parent_of: Callable[[int], int | Non
             artifacts=backup.artifacts + shared,
             kind="full" if parent is None else "incremental",
             parent=None if parent is None else numbered(parent),
-            recovery_point=AT + timedelta(hours=number),
+            recovery_point=FIRST + timedelta(hours=number),
         )
         catalog.publish(made[number])
     catalog.renew_index("src")
