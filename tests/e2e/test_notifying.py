@@ -119,6 +119,10 @@ def test_a_drill_that_is_killed_is_told_of_by_the_daemon(
         body = mail.get_body(("plain",))
         assert body is not None
         assert "out-of-memory" in body.get_content()
+        page = mail.get_body(("html",))
+        assert page is not None
+        assert "<b>Next:</b> look at its last lines" in page.get_content()
+        assert "The evidence in full" not in page.get_content(), "there is none"
         daemon.wait("job.ended", job="drill/killed", outcome="ok", timeout_s=60)
         wait_until("the state to be over", lambda: "DrdDrillNotPassed" not in alert_names(alertmanager, "killed"))
         mailbox.wait(lambda m: f"killed: resolved: drill killed of {REDIS} passed" in m["Subject"])
