@@ -125,20 +125,27 @@ class ComposeStack:
         return (self.folder / "secrets" / name).read_text(encoding="utf-8")
 
     def get(self, port: int, path: str, *, user: str = "", password: str = "", data: str | None = None) -> Any:
-        """Ask a service by its published port; return what it says, of JSON the content, or the status of a refusal."""
+        """Ask a service by its published port; return what it says, of JSON the content; None if nothing."""
+        status, said = self._ask(port, path, user, password, data)
+        if status != http.HTTPStatus.OK:
+            return None
+        return json.loads(said) if said.startswith(("{", "[")) else said
+
+    def status(self, port: int, path: str) -> int:
+        """Return the status with which a service answers, 0 where it does not."""
+        return self._ask(port, path, "", "", None)[0]
+
+    def _ask(self, port: int, path: str, user: str, password: str, data: str | None) -> tuple[int, str]:
         asked = {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"} if password else {}
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=10)
         try:
             connection.request("GET" if data is None else "POST", path, body=data, headers=asked)
             answer = connection.getresponse()
-            said = answer.read().decode()
+            return answer.status, answer.read().decode()
         except (OSError, http.client.HTTPException):  # not there yet, or just going
-            return None
+            return 0, ""
         finally:
             connection.close()
-        if answer.status != http.HTTPStatus.OK:
-            return answer.status
-        return json.loads(said) if said.startswith(("{", "[")) else said
 
 
 def _listed(found: Any) -> list[dict[str, Any]]:
