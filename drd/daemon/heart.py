@@ -45,6 +45,7 @@ class Heart:
         self._thread = threading.Thread(target=self._beat_on, name="drd-heart", daemon=True)
         self.store_error = ""
         """Why the store did not answer the last time it was asked, or empty."""
+        self._away_as: type[DrdError] | None = None
         self._answered_s: float | None = None
 
     def start(self) -> None:
@@ -114,9 +115,9 @@ class Heart:
         except Cancelled:
             return
         except DrdError as error:
-            if self.store_error != error.message:
+            if not self.store_error or type(error) is not self._away_as:  # its words differ by how often it was tried
                 _log.error("store.away", reason=error.message, hint=error.hint)
-            self.store_error = error.message
+            self.store_error, self._away_as = error.message, type(error)
             return
         if self.store_error or self._answered_s is None:
             _log.info("store.answers", leader=leads)

@@ -128,6 +128,7 @@ def test_a_store_that_is_away_at_the_start_and_later(
         daemon.wait("store.answers", times=2)
         sys.stdout.write(f"a backup {time.monotonic() - back:.1f} s after the store was back\n")
         assert heartbeat(daemon) > 0
+        assert len(daemon.of("store.away")) <= 4, "it says so once each time, not at each heartbeat"
         daemon.end().succeeds()
     told = json.loads(server.client().get_object(Bucket=bucket, Key="jobs/backup/often/redis.json")["Body"].read())
     assert {"ok", "failed"} <= {run["outcome"] for run in told["runs"]}

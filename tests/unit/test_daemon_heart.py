@@ -9,11 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from drd.daemon.heart import Heart
 from drd.daemon.lateness import AGAIN, LateAlerts, late_because
 from drd.daemon.model import Overview, SourceView
-from drd.errors import StoreUnavailable
+from drd.errors import StoreRefused, StoreUnavailable
 from drd.events import Delivery, Event, PeerResult
 from drd.model import CheckItem, Notice
 from drd.ops.coverage import Coverage
@@ -134,6 +135,19 @@ def test_a_folder_that_cannot_be_used_is_shown_while_that_is_so(ears: Ears, beat
     wait(lambda: ears.notices == [ears.folder])
     ears.folder = None
     wait(lambda: ears.notices == [])
+
+
+def test_an_outage_is_logged_once(ears: Ears, beating: Any) -> None:
+    """However long it lasts, and however its reason is worded by the beat; another kind of fault is news."""
+    with capture_logs() as logs:
+        ears.leads_ = StoreUnavailable("tried 4 times")
+        heart = beating(MemoryStore())
+        wait(lambda: heart.store_error == "tried 4 times")
+        ears.leads_ = StoreUnavailable("tried 5 times")
+        wait(lambda: heart.store_error == "tried 5 times")
+        ears.leads_ = StoreRefused("no right")
+        wait(lambda: heart.store_error == "no right")
+    assert [log["reason"] for log in logs if log["event"] == "store.away"] == ["tried 4 times", "no right"]
 
 
 def test_a_store_that_is_away_is_asked_again(ears: Ears, beating: Any) -> None:
