@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import DiskFull
 
-from drd.engines.postgres.connection import endpoint_of
+from drd.engines.postgres.connection import endpoint_of, mapped
 from drd.engines.postgres.digest import COPY_END, ArchivedTableDigest, LargeObjectsDigest
 from drd.engines.postgres.pack import PackWriter, read_index
 from drd.engines.postgres.place import temporary_name
@@ -20,7 +21,7 @@ from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.spool import can_punch
 from drd.engines.postgres.sqltext import copy_columns, dotted, list_items, sequence_state, statements, unquoted
 from drd.engines.postgres.tools import complaint
-from drd.errors import ConfigError, IntegrityError
+from drd.errors import ConfigError, IntegrityError, TargetError
 from drd.model import Secret
 from tests.support.artifacts import MemoryReader, MemorySink
 
@@ -201,3 +202,11 @@ def test_blocks_can_be_freed_here(tmp_path: Path) -> None:
     """Trying whether the file system can free blocks leaves nothing behind."""
     assert can_punch(tmp_path) in {True, False}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_called_one() -> None:
+    """The server's own words ("wrote only 4096 of 8192 bytes") do not say so; the hint does."""
+    target = endpoint_of(PostgresSettings("postgresql://a@db:5432/x"), "target")
+    with pytest.raises(TargetError, match="could not extend") as caught, mapped(target, "load t"):
+        raise DiskFull('could not extend file "base/1/2": wrote only 4096 of 8192 bytes')
+    assert caught.value.hint == "the disk of db:5432 is full: free space there, then run again"

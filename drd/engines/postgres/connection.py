@@ -170,6 +170,7 @@ def mapped(endpoint: Endpoint, doing: str) -> Iterator[None]:
         text = first_line(str(error))
         state = error.sqlstate or ""
         gone = isinstance(error, psycopg.OperationalError) and (not state or state.startswith(("57P", "08")))
+        gone = gone or (not state and "server closed the connection" in text)  # COPY: not an OperationalError
         if gone and endpoint.side == "source":
             raise SourceUnreachable(
                 f"{doing}: lost the connection to {endpoint.label}: {text}", hint="see the server's log, then run again"
@@ -178,7 +179,10 @@ def mapped(endpoint: Endpoint, doing: str) -> Iterator[None]:
             raise SourceRefused(
                 f"{doing}: {text}", hint="grant pg_read_all_data (14 and later) or use a superuser"
             ) from error
-        raise failure(endpoint.side, f"{doing}: {text}") from error
+        hint = f"the disk of {endpoint.label} is full: free space there, then run again" if state == "53100" else ""
+        if gone:
+            hint = f"see the log of {endpoint.label}: a full disk or too little memory ends it; then run again"
+        raise failure(endpoint.side, f"{doing}: {text}", hint=hint) from error
 
 
 def first_line(text: str) -> str:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import psycopg
 
 from drd.engines.postgres.archive import Archive
-from drd.engines.postgres.connection import Endpoint, Session, first_line, mapped
+from drd.engines.postgres.connection import Endpoint, Session, mapped
 from drd.engines.postgres.inventory import VIA_ROOT
 from drd.engines.postgres.pack import TAR_NAME
 from drd.engines.postgres.sqltext import always_quoted, copy_columns, dotted
@@ -151,5 +151,5 @@ class Loader:
             with mapped(self._here, f"{doing} into {self._database}"):
                 raise error
         except DrdError as found:
-            found.hint = found.hint or f"nothing of it was kept ({first_line(str(error))})"
+            found.hint = found.hint or "nothing of it was kept"
             return found
