@@ -1,15 +1,17 @@
-"""Measure the verbs that look at the whole catalog, with 10,000 backups in a local store.
+"""Measure the verbs that look at the whole catalog, with 10,000 backups in a folder or (``--s3``) in SeaweedFS.
 
-``python benchmarks/catalog.py [--backups 10000] [--sources 20] [--rounds 3] [--signed] [--without-index]``. Target: 2 s
-each, from a cold cache (dropped before every run where this process may do so, which needs root; it says whether it
-did). Manifests are as large as real ones, with some 280 parts each, and a tenth of that with ``--signed``, where each
-has a signature of its own and lists demand it; the parts themselves are not there, since none of these verbs looks at
-them. The index of heads is what the repository's own backups would have made; ``--without-index`` takes it away.
+``python benchmarks/catalog.py [--backups 10000] [--sources 20] [--rounds 3] [--signed] [--without-index] [--s3]``.
+Target: 2 s each, from a cold cache (dropped before every run where this process may do so, which needs root; it says
+whether it did). Manifests are as large as real ones, with some 280 parts each, and a tenth of that with ``--signed``,
+where each has a signature of its own and lists demand it, and with ``--s3``, where each is put by itself. The parts
+themselves are not there, since none of these verbs looks at them. The index of heads is what the repository's own
+backups would have made; ``--without-index`` takes it away.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -17,12 +19,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 from measuring import Way, as_installed, headline, take_turns
 
+from devstack.s3 import SeaweedS3
+from devstack.workspace import Workspace
 from drd.model import Artifact, Backup, Part
 from drd.repository import layout, manifest
 from drd.repository.catalog import Catalog
@@ -75,18 +81,18 @@ def _part(source: str, backup_id: str, name: str, index: int, digest: str) -> Pa
     return Part(key, 8 << 20, 3 << 20, digest, digest[::-1])
 
 
-def fill(folder: Path, backups: int, sources: list[str], signing: Signing) -> float:
+def fill(folder: Path, backups: int, sources: list[str], signing: Signing, tables: int) -> float:
     """Make the repository; return how many parts a manifest has on average."""
     store = LocalStore(folder)
     start = datetime.now(UTC).replace(microsecond=0) - EVERY * (backups // len(sources) + 1)
     Repository(store).open_or_create(start)
     generator, parts = random.Random(1), 0
-    patterns = [made("pattern", start, generator) for _ in range(20)]
+    patterns = [made("pattern", start, generator, tables) for _ in range(20)]
     texts = [(pattern.id.encode(), manifest.to_json(pattern)) for pattern in patterns]
     for number in range(backups):
         source, at = sources[number % len(sources)], start + EVERY * (number // len(sources))
         if signing.signs or number >= backups - len(sources):
-            backup = signing.signed(made(source, at, generator, 5 if signing.signs else 50))
+            backup = signing.signed(made(source, at, generator, tables))
             backup_id, text = backup.id, manifest.to_json(backup)
             parts += sum(len(artifact.parts) for artifact in backup.artifacts)
         else:  # their digests do not fit: these verbs look at those of the newest alone
@@ -121,28 +127,53 @@ def main() -> None:
     parser.add_argument("--sources", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--signed", action="store_true", help="backups are signed, and lists demand it")
+    parser.add_argument("--s3", action="store_true", help="in SeaweedFS, not in a folder")
     parser.add_argument("--without-index", action="store_true", help="read the head of each manifest")
     args = parser.parse_args()
     sources = [f"postgres-{number:02d}" for number in range(args.sources)]
-    with tempfile.TemporaryDirectory(prefix="drd-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="drd-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         secret, public = generate_signing_key()
-        parts = fill(folder / "store", args.backups, sources, Signing(lambda: secret) if args.signed else Signing())
+        tables = 5 if args.signed or args.s3 else 50
+        parts = fill(
+            folder / "store", args.backups, sources, Signing(lambda: secret) if args.signed else Signing(), tables
+        )
         if args.without_index:
             shutil.rmtree(folder / "store/heads")
+        store: dict[str, Any] = {"type": "local", "path": str(folder / "store")}
+        if args.s3:
+            store = put_all(SeaweedS3(stack.enter_context(Workspace.create())).start(), folder / "store")
         cold = "cold page cache" if forget_pages() else "warm page cache: only root may drop it"
-        how = ("signed, " if args.signed else "") + ("without an index, " if args.without_index else "")
+        how = (
+            ("on S3, " if args.s3 else "")
+            + ("signed, " if args.signed else "")
+            + ("without an index, " if args.without_index else "")
+        )
         what = f"{args.backups} backups of {args.sources} sources, {parts:.0f} parts each, {how}{cold}"
         headline(f"{what} (target: {TARGET_S:g} s)")
-        measure(folder, sources, public if args.signed else None, args.rounds)
+        measure(folder, store, sources, public if args.signed else None, args.rounds)
 
 
-def measure(folder: Path, sources: list[str], public: str | None, rounds: int) -> None:
+def put_all(s3: SeaweedS3, folder: Path) -> dict[str, Any]:
+    """Put every file of a folder into a fresh bucket; return the configuration of that store."""
+    bucket, client = s3.fresh_bucket("bench"), s3.client()
+
+    def put(path: Path) -> None:
+        client.put_object(Bucket=bucket, Key=str(path.relative_to(folder)), Body=path.read_bytes())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, (path for path in folder.rglob("*") if path.is_file())))
+    keys = {"access_key_id": s3.admin.access_key_id, "secret_access_key": s3.admin.secret_access_key}
+    return {"type": "s3", "bucket": bucket, "endpoint_url": s3.url, **keys}
+
+
+def measure(folder: Path, store: dict[str, Any], sources: list[str], public: str | None, rounds: int) -> None:
     """Run every verb in turns."""
     config = folder / "drd.yaml"
     env = {"env": "NO_SUCH_SECRET"}
     source = {"type": "postgres", "url": "postgresql://admin@127.0.0.1:1/trading", "password": env}
-    document = {"store": {"type": "local", "path": str(folder / "store")}, "sources": dict.fromkeys(sources, source)}
+    document = {"store": store, "sources": dict.fromkeys(sources, source)}
+    config.touch(mode=0o600)
     config.write_text(yaml.safe_dump(document | ({"signing": {"public_keys": [public]}} if public else {})))
     environment = as_installed(folder / "installed") | {"DRD_CONFIG": str(config)}
     newest = max(path.name for path in (folder / "store/backups" / sources[0]).iterdir())
