@@ -288,7 +288,9 @@ class SpoolConfig(Section):
 
     dir: FilePath | None = Field(default=None, description="Folder for it. Default: the system's temporary folder.")
     limit: Annotated[Size, size_between(16 * MIB, 1 << 40)] = Field(
-        default=192 * MIB, description="Most space one backup may use there; the dump is paused while it is full."
+        default=192 * MIB,
+        description="Most space one backup may use there; the dump is paused while it is full. On a busy machine it "
+        "may be passed by what pg_dump writes in some hundredths of a second.",
     )
 
 

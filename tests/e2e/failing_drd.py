@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from drd.cli.main import main
 from drd.errors import ObjectMissing, StoreRefused
@@ -33,9 +34,9 @@ class FailingStore(local.LocalStore):
         return super().get(key, start=start, length=length)
 
 
-def store_at(root: Path) -> FailingStore:
+def store_at(root: Path, **more: Any) -> FailingStore:
     """Make the store in place of :class:`drd.stores.local.LocalStore`."""
-    return FailingStore(root)
+    return FailingStore(root, **more)
 
 
 if __name__ == "__main__":
