@@ -35,6 +35,7 @@ _PAGE_BYTES = 4096
 _KEEP_SIZE_AND_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, linux/falloc.h
 _ASSUMED_BYTES_PER_S = 1 << 30  # how fast pg_dump may fill the folder between two looks
 _TOC_NAME = "toc.dat"
+_DYING_S = 2.0  # how long a pg_dump that met an error may take to say so and end
 
 
 def punch_hole(descriptor: int, start: int, length: int) -> bool:
@@ -146,7 +147,12 @@ class SpoolShipper:
             if code not in (None, 0):
                 raise explain()
             usage = self._look(None if code == 0 else child)
-            self._collect()
+            try:
+                self._collect()
+            except SourceError:  # a file cut short is often how a pg_dump that fails is first seen: it knows why
+                if child.wait(_DYING_S):
+                    raise explain() from None
+                raise
             self._claim(streams, packer)
             self._balance(child, usage, running=code is None)
             self._report(self._done_bytes, len(self.shipped))
