@@ -11,7 +11,8 @@ from pydantic_core import PydanticCustomError
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@?#\[\]]+):(?P<port>\d{1,5})")
 # As greedy as can be: a password may hold any character, and what is shown must not hold a bit of it.
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}")
+# Only what is surely a scheme is one: in admin://secret@host the secret would be taken for a user's name.
+_SCHEME = re.compile(r"(?:postgres(?:ql)?|rediss?|https?|clickhouse|s3|tcp|unix)://", re.IGNORECASE)
 _USERINFO_PASSWORD = re.compile(r"^([^:]*):.*@", re.DOTALL)
 _SECRET_PARAMETERS = {"password", "sslpassword", "passwd", "pwd", "token"}
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drd.config_urls import mask_url
@@ -65,6 +65,8 @@ def test_sizes_come_back_as_written(size):
     noise=st.text(max_size=8),
     more=st.text(max_size=8),
 )
+@example(scheme="", user="admin", noise="/", more="")
+@example(scheme="", user="admin", noise="//", more="")
 def test_a_masked_url_never_holds_the_password(scheme, user, noise, more):
     """Whatever characters surround it, nothing of the password between user and host is shown."""
     text = f"{scheme}{user}:{noise}hunter2{more}@db.internal:5432/shop"
