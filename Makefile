@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS ?= 3
+JOBS ?= 4
 
 # Tests start drd hundreds of times: compiled modules make each start quicker.
 unexport PYTHONDONTWRITEBYTECODE
@@ -32,7 +32,7 @@ demo: setup ## Back up, destroy and restore the trading platform on real servers
 	$(BIN)/drd demo
 
 test: setup ## Run every test, on real servers, a few files at a time (JOBS=1: one after the other)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile || { \
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder || { \
 	  echo '== failures above; each once more, alone: real servers side by side on few cores can be late'; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 

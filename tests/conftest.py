@@ -46,6 +46,14 @@ def pytest_report_header() -> list[str]:
     return [f"devstack: {line}" for line in obtain.inventory()]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Let tests that wait for the same thing wait on one worker."""
+    from tests.support.side_by_side import SideBySide  # pytest-xdist is there when this is called
+
+    return SideBySide(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.fixture(scope="session")
 def workspace() -> Iterator[Workspace]:
     """Give the folder in which the session's servers live."""
