@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.conftest import MakeDrill, MakeSite, write_suite
 from tests.support.drd_site import Run, Site
 from tests.support.drill_site import ONE, TRADING_SUITE, Runtime, details, judged, outcomes, settings_of, with_drills
-from tests.support.trading_site import CLICKHOUSE, POSTGRES, REDIS, SOURCES, Platform
+from tests.support.trading_site import CLICKHOUSE, POSTGRES, REDIS, SOURCES, Platform, chain_of_numbers
 
 ASK = {
     POSTGRES: (r"(PGPASSWORD=.* psql .*)", ' --tuples-only --command "SELECT count(*) FROM users"', r"\d+"),
@@ -50,20 +50,9 @@ def test_a_kept_server_is_reached_as_printed_and_goes_as_documented(make_drill: 
 
 def test_a_chain_is_proven_from_end_to_end(make_site: MakeSite, platform: Platform, scratch_root: Path) -> None:
     """``longest-chain`` takes the backup on most ancestors, though a newer full one is there, and proves all of it."""
-    database = platform.clickhouse.fresh_database()
-    platform.clickhouse.query(f"CREATE DATABASE {database}")
-    platform.clickhouse.query(f"CREATE TABLE {database}.t (n UInt64) ENGINE = MergeTree ORDER BY n")
-    try:
-        site = make_site(CLICKHOUSE)
-        site.sources[CLICKHOUSE]["databases"] = [database]
-        ids = []
-        for number, kind in enumerate(["full", "incremental", "incremental", "full"]):
-            platform.clickhouse.query(f"INSERT INTO {database}.t SELECT rand64({number}) FROM numbers(200000)")
-            taken = site("backup", "now", "--kind", kind, "--json").succeeds().json["backups"][0]
-            assert taken["kind"] == kind
-            ids.append(taken["id"])
-    finally:
-        platform.clickhouse.query(f"DROP DATABASE {database} SYNC")
+    site = make_site(CLICKHOUSE)
+    kinds = ["full", "incremental", "incremental", "full"]
+    database, ids = chain_of_numbers(site, platform.clickhouse, kinds, rows=200_000)
     count = {"name": "rows of three backups", "sql": f"SELECT count() FROM {database}.t", "equals": 600_000}
     suite = write_suite(site, CLICKHOUSE, count)
     with_drills(site, scratch_root, **{ONE: {"select": ["longest-chain"], "suite": suite, "runtime": "process"}})

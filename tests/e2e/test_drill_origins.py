@@ -9,7 +9,7 @@ from typing import Any
 from tests.e2e.conftest import MakeDrill, MakeSite, write_suite
 from tests.support.drd_site import Site
 from tests.support.drill_site import ONE, details, judged, outcomes, with_drills
-from tests.support.trading_site import CLICKHOUSE, REDIS, Platform
+from tests.support.trading_site import CLICKHOUSE, REDIS, Platform, chain_of_numbers
 
 
 def test_increments_that_the_server_wrote_itself(make_site: MakeSite, platform: Platform, scratch_root: Path) -> None:
@@ -17,20 +17,10 @@ def test_increments_that_the_server_wrote_itself(make_site: MakeSite, platform: 
 
     One byte that differs in the base's data fails the drill of the increment, and names the object.
     """
-    database = platform.clickhouse.fresh_database()
-    platform.clickhouse.query(f"CREATE DATABASE {database}")
-    platform.clickhouse.query(f"CREATE TABLE {database}.t (n UInt64) ENGINE = MergeTree ORDER BY n")
-    try:
-        site = make_site(CLICKHOUSE, store="s3")
-        site.sources[CLICKHOUSE] |= {"databases": [database], "mode": "direct"}
-        ids = []
-        for number, kind in enumerate(["full", "incremental", "incremental"]):
-            platform.clickhouse.query(f"INSERT INTO {database}.t SELECT rand64({number}) FROM numbers(50000)")
-            taken = site("backup", "now", "--kind", kind, "--json").succeeds().json["backups"][0]
-            assert taken["kind"] == kind
-            ids.append(taken["id"])
-    finally:
-        platform.clickhouse.query(f"DROP DATABASE {database} SYNC")
+    site = make_site(CLICKHOUSE, store="s3")
+    site.sources[CLICKHOUSE]["mode"] = "direct"
+    kinds = ["full", "incremental", "incremental"]
+    database, ids = chain_of_numbers(site, platform.clickhouse, kinds, rows=50_000)
     count = {"name": "rows of three days", "sql": f"SELECT count() FROM {database}.t", "equals": 150_000}
     suite = write_suite(site, CLICKHOUSE, count)
     with_drills(site, scratch_root, **{ONE: {"select": ["latest"], "suite": suite, "runtime": "process"}})

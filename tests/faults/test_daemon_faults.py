@@ -10,10 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -31,26 +29,9 @@ AWAY_S = float(os.environ.get("DRD_STORE_AWAY_S", "4"))
 """How long the store is away; ten minutes were tried once, see docs/daemon.md."""
 
 
-def get(daemon: RunningDaemon, path: str) -> tuple[int, str]:
-    """Return status and body of a page of the daemon."""
-    place = urlsplit(daemon.wait("http.started")["place"])
-    connection = HTTPConnection(place.hostname or "", place.port, timeout=30)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    body = answer.read().decode()
-    connection.close()
-    return answer.status, body
-
-
 def ready(daemon: RunningDaemon) -> int:
     """Return the status of /readyz."""
-    return get(daemon, "/readyz")[0]
-
-
-def total(daemon: RunningDaemon, name: str, label: str = "") -> float:
-    """Return the sum of a metric's series that have a label, 0 without any."""
-    lines = get(daemon, "/metrics")[1].splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name) and label in line)
+    return daemon.get("/readyz")[0]
 
 
 def used(daemon: RunningDaemon) -> tuple[float, int, int]:
@@ -63,16 +44,16 @@ def used(daemon: RunningDaemon) -> tuple[float, int, int]:
 def sit_out(daemon: RunningDaemon) -> None:
     """Have the store away for its time: the daemon lives, says why it is not ready, and does not run hot."""
     busy_s, resident, lines = used(daemon)
-    failures, answered = total(daemon, "drd_store_operations_total", 'outcome="error"'), heartbeat(daemon)
+    failures, answered = sum(daemon.series("drd_store_operations_total", 'outcome="error"')), heartbeat(daemon)
     ends = time.monotonic() + AWAY_S
     while (left_s := ends - time.monotonic()) > 0:
         time.sleep(min(left_s, 5))
         assert daemon.running.process.poll() is None, daemon.said()
-        status, body = get(daemon, "/readyz")
+        status, body = daemon.get("/readyz")
         told = json.loads(body)
         assert (status, told["store"]["ok"], told["scheduler"]["ok"]) == (503, False, bool(answered)), body
         assert told["store"]["reason"], body
-        assert get(daemon, "/healthz")[0] == 200
+        assert daemon.get("/healthz")[0] == 200
     after = used(daemon)
     busy_s, resident, lines = after[0] - busy_s, after[1] - resident, after[2] - lines
     cost = f"{busy_s:.2f} s of processor, {resident / 2**20:+.1f} MiB, {lines} lines of log"
@@ -80,13 +61,13 @@ def sit_out(daemon: RunningDaemon) -> None:
     assert busy_s <= 0.3 * AWAY_S + 1
     assert resident <= 32 << 20
     assert lines <= 5 * AWAY_S + 10
-    assert total(daemon, "drd_store_operations_total", 'outcome="error"') > failures
+    assert sum(daemon.series("drd_store_operations_total", 'outcome="error"')) > failures
     assert heartbeat(daemon) == answered, "it says that the store answered"
 
 
 def heartbeat(daemon: RunningDaemon) -> float:
     """Return when the store last answered, 0 for never."""
-    return total(daemon, "drd_heartbeat_timestamp_seconds")
+    return sum(daemon.series("drd_heartbeat_timestamp_seconds"))
 
 
 def test_a_store_that_is_away_at_the_start_and_later(
@@ -120,7 +101,7 @@ def test_a_store_that_is_away_at_the_start_and_later(
         daemon.wait("job.ended", outcome="failed", exit_code=12, timeout_s=60)
         daemon.wait("store.away", times=2)
         sit_out(daemon)
-        assert total(daemon, "drd_job_consecutive_failures") > 0
+        assert sum(daemon.series("drd_job_consecutive_failures")) > 0
         server.start()
         back = time.monotonic()
         done = len(daemon.of("job.ended", outcome="ok"))

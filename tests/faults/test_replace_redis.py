@@ -12,34 +12,14 @@ import redis
 
 from devstack.redis import Redis
 from devstack.workspace import Workspace
-from tests.support.drd_site import Site
-from tests.support.redis_world import digest, fill
+from tests.support.redis_world import ChangedRedis
 from tests.support.replace_site import DIED, hurt, reading, replace_site
 
 pytestmark = pytest.mark.faults
 
 
-class World:
+class World(ChangedRedis):
     """A Redis that was backed up and changed since, and its site."""
-
-    def __init__(self, server: Redis, site: Site) -> None:
-        self.server = server
-        self.site = site
-        self.at = ""
-        self.backed_up = ""
-        self.changed = ""
-
-    @property
-    def replace(self) -> tuple[str, ...]:
-        return ("restore", "--at", self.at, "--replace")
-
-    def settings(self) -> dict[str, str]:
-        with self.server.client() as client:
-            found: dict[str, str] = client.config_get("repl-*") | client.config_get("masterauth")
-            return {**found, "role": client.info("replication")["role"]}
-
-    def state(self) -> str:
-        return digest(self.server)
 
     def records(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.site("restore", "list", "--json").succeeds().json["restores"]
@@ -59,16 +39,8 @@ def world(server: Redis, tmp_path: Path) -> World:
     """Give the server, filled, backed up, and changed after that."""
     with server.client() as client:
         client.replicaof("NO", "ONE")
-    server.flush()
-    fill(server, keys=40)
-    made = World(server, replace_site(tmp_path, "cache", {"type": "redis", "url": server.url}, server.password))
-    made.at = made.site("backup", "now", "--json").succeeds().json["backups"][0]["recovery_point"]
-    made.backed_up = made.state()
-    with server.client() as client:
-        client.set("who", "changed")
-        client.delete("integer")
-    made.changed = made.state()
-    return made
+    site = replace_site(tmp_path, "cache", {"type": "redis", "url": server.url}, server.password)
+    return World(server, site, keys=40)
 
 
 def test_replace_undo_and_drop(world: World) -> None:

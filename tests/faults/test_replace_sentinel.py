@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from devstack.redis_groups import RedisSentinel
 from devstack.workspace import Workspace
+from tests.support.daemons import wait_until
 from tests.support.drd_site import Site
-from tests.support.redis_world import digest, fill
+from tests.support.redis_world import ChangedRedis, digest
 from tests.support.replace_site import DIED, hurt, replace_site
 from tests.support.services import present
 
@@ -21,33 +22,12 @@ INFO_MS = 500
 """How often the Sentinels ask for INFO: so they take a primary that plays a replica for failed after two seconds."""
 
 
-def wait_until(what: Callable[[], bool], said: str, timeout_s: float = 20.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < until, said
-        time.sleep(0.1)
-
-
-class World:
+class World(ChangedRedis):
     """A primary, its replica and three Sentinels that are quick to fail over; backed up, and changed since."""
 
     def __init__(self, group: RedisSentinel, site: Site) -> None:
         self.group = group
-        self.site = site
-        self.at = ""
-        self.backed_up = self.changed = ""
-
-    @property
-    def replace(self) -> tuple[str, ...]:
-        return ("restore", "--at", self.at, "--replace")
-
-    def state(self) -> str:
-        return digest(self.group.primary)
-
-    def settings(self) -> dict[str, str]:
-        with self.group.primary.client() as client:
-            found: dict[str, str] = client.config_get("repl-*") | client.config_get("masterauth")
-            return {**found, "role": client.info("replication")["role"]}
+        super().__init__(group.primary, site, keys=20)
 
     def as_before(self, settings: dict[str, str]) -> None:
         """Demand that nobody failed over, and that every Sentinel is as quick to do it as it was."""
@@ -58,7 +38,7 @@ class World:
             assert (state["port"], state["down-after-milliseconds"]) == (self.group.primary.port, 1000)
             assert not state["is_sdown"]
             assert "+switch-master" not in node.log_path.read_text(encoding="utf-8")
-        wait_until(lambda: digest(self.group.replicas[0]) == self.state(), "the replica does not follow")
+        wait_until("the replica to follow", lambda: digest(self.group.replicas[0]) == self.state())
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +59,9 @@ def group(workspace: Workspace) -> Iterator[RedisSentinel]:
 @pytest.fixture
 def world(group: RedisSentinel, tmp_path: Path) -> World:
     """Give the group, filled, backed up, and changed after that."""
-    group.primary.flush()
-    fill(group.primary, keys=20)
     host, port = group.addresses[0]
     source = {"type": "redis", "url": f"redis://{host}:{port}", "sentinel_master": group.service}
-    made = World(group, replace_site(tmp_path, "cache", source, group.password))
-    made.at = made.site("backup", "now", "--json").succeeds().json["backups"][0]["recovery_point"]
-    made.backed_up = made.state()
-    with group.primary.client() as client:
-        client.set("who", "changed")
-        client.delete("integer")
-    made.changed = made.state()
-    return made
+    return World(group, replace_site(tmp_path, "cache", source, group.password))
 
 
 def test_a_long_swap_is_no_failure(world: World) -> None:

@@ -6,8 +6,10 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from tests.support.drd_site import Run, Running, Site
 
@@ -49,6 +51,21 @@ class RunningDaemon:
         return wait_until(
             f"{event} {values}", lambda: (self.of(event, **values)[times - 1 :] or [None])[-1], timeout_s, self.said
         )
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and body of one of its pages."""
+        place = urlsplit(self.wait("http.started")["place"])
+        connection = HTTPConnection(place.hostname or "", place.port, timeout=30)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        connection.close()
+        return answer.status, body
+
+    def series(self, name: str, label: str = "") -> list[float]:
+        """Return the values of a metric's series that have a label."""
+        lines = self.get("/metrics")[1].splitlines()
+        return [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name) and label in line]
 
     def said(self) -> str:
         """Return its log, for the message of a failing test."""

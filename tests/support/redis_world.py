@@ -10,6 +10,7 @@ from devstack.redis import Redis
 from drd.engines.redis import RedisEngine, RedisSettings
 from drd.model import Backup, DumpResult, Secret
 from tests.support.artifacts import MemoryReader, MemorySink, backup_of, work_context
+from tests.support.drd_site import Site
 
 LIBRARY = "#!lua name=demo\nredis.register_function('answer', function(keys, args) return 42 end)\n"
 
@@ -63,6 +64,37 @@ def digest(server: Redis) -> str:
     """Return DEBUG DIGEST, which covers every key, value and expiry of all databases."""
     with server.client() as client:
         return str(client.execute_command("DEBUG", "DIGEST"))
+
+
+class ChangedRedis:
+    """A Redis that was filled, backed up and changed since; ``site`` has it for its only source."""
+
+    def __init__(self, server: Redis, site: Site, *, keys: int) -> None:
+        self.server = server
+        self.site = site
+        server.flush()
+        fill(server, keys=keys)
+        self.at: str = site("backup", "now", "--json").succeeds().json["backups"][0]["recovery_point"]
+        self.backed_up = self.state()
+        with server.client() as client:
+            client.set("who", "changed")
+            client.delete("integer")
+        self.changed = self.state()
+
+    @property
+    def replace(self) -> tuple[str, ...]:
+        """The command that puts the backup in the place of the live data."""
+        return ("restore", "--at", self.at, "--replace")
+
+    def settings(self) -> dict[str, str]:
+        """Return what a replacement must leave as it was: role and replication settings."""
+        with self.server.client() as client:
+            found: dict[str, str] = client.config_get("repl-*") | client.config_get("masterauth")
+            return {**found, "role": client.info("replication")["role"]}
+
+    def state(self) -> str:
+        """Return a digest of all data."""
+        return digest(self.server)
 
 
 class Taken:

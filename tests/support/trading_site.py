@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,24 @@ class Targets:
 def _bare(found: truth.Truth) -> truth.Truth:
     """Leave out the databases' names."""
     return {name.partition(".")[2]: facts for name, facts in found.items()}
+
+
+def chain_of_numbers(site: Site, clickhouse: ClickHouse, kinds: Sequence[str], rows: int) -> tuple[str, list[str]]:
+    """Back up a ClickHouse database that grows by ``rows`` each time, then drop it; return its name and the ids.
+
+    The database has one table, ``t``, and ``site`` backs up nothing else of ClickHouse from here on.
+    """
+    database = clickhouse.fresh_database()
+    clickhouse.query(f"CREATE DATABASE {database}")
+    clickhouse.query(f"CREATE TABLE {database}.t (n UInt64) ENGINE = MergeTree ORDER BY n")
+    site.sources[CLICKHOUSE]["databases"] = [database]
+    ids = []
+    try:
+        for number, kind in enumerate(kinds):
+            clickhouse.query(f"INSERT INTO {database}.t SELECT rand64({number}) FROM numbers({rows})")
+            taken = site("backup", "now", "--kind", kind, "--json").succeeds().json["backups"][0]
+            assert taken["kind"] == kind
+            ids.append(taken["id"])
+    finally:
+        clickhouse.query(f"DROP DATABASE {database} SYNC")
+    return database, ids
