@@ -14,15 +14,14 @@ import tempfile
 from pathlib import Path
 
 import docker
-import docker.errors
 
 from devstack import obtain
 from devstack.errors import DevstackError, ServiceMissing
+from devstack.images import is_there, load, pulled
 
 OFFICIAL = "debian:bookworm-slim"
 STANDIN = "drd-standin-debian:bookworm-1"
 _SUITE = "bookworm"
-_MIRROR = "http://deb.debian.org/debian"
 _AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 _TRUSTED = "/etc/ssl/machine.crt"
 _PULL_S = 60
@@ -32,11 +31,9 @@ def base_image(host: str) -> str:
     """Return the name of an image to build drd's on, made if it must be; as root only in that case."""
     with contextlib.closing(docker.DockerClient(base_url=host, timeout=_PULL_S)) as client:
         for name in (OFFICIAL, STANDIN):
-            with contextlib.suppress(docker.errors.ImageNotFound):
-                client.images.get(name)
+            if is_there(client, name):
                 return name
-        with contextlib.suppress(docker.errors.DockerException, OSError):
-            client.images.pull(OFFICIAL)
+        if pulled(client, OFFICIAL):
             return OFFICIAL
         _make(client)
         return STANDIN
@@ -48,14 +45,10 @@ def _make(client: docker.DockerClient) -> None:
         raise ServiceMissing(f"{OFFICIAL} cannot be pulled; to make its like: be root, and apt-get install debootstrap")
     with tempfile.TemporaryDirectory(prefix="drd-base-", dir=obtain.cache_dir()) as folder:
         root, tar = Path(folder) / "root", Path(folder) / "root.tar"
-        _run(program, "--variant=minbase", _SUITE, str(root), _MIRROR)
+        _run(program, "--variant=minbase", _SUITE, str(root))
         _settle(root)
         _run("tar", "-C", str(root), "--exclude=./var/cache/apt/archives/*.deb", "-cf", str(tar), ".")
-        repository, _, tag = STANDIN.partition(":")
-        changes = ["CMD bash", f"ENV PIP_CERT={_TRUSTED}"]
-        said = client.api.import_image_from_file(str(tar), repository=repository, tag=tag, changes=changes)
-    if "error" in said:
-        raise DevstackError(f"cannot make the image {STANDIN}: {said[-500:]}")
+        load(client, tar, STANDIN, ["CMD bash", f"ENV PIP_CERT={_TRUSTED}"])
 
 
 def _settle(root: Path) -> None:

@@ -9,10 +9,9 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import docker
 import docker.errors
@@ -131,27 +130,41 @@ def official_or(host: str, official: str, engine: str, make: Callable[[], Made])
     The same programs and scripts give the same name, so a stand-in is made once a machine.
     """
     with contextlib.closing(docker.DockerClient(base_url=host, timeout=_PULL_S)) as client:
-        with contextlib.suppress(docker.errors.DockerException, OSError):
-            client.images.get(official)
+        if is_there(client, official):
             return official
         made = make()
         name = f"drd-standin-{engine}:{_digest(made)}"
-        with contextlib.suppress(docker.errors.ImageNotFound):
-            client.images.get(name)
+        if is_there(client, name):
             return name
-        with contextlib.suppress(docker.errors.DockerException, OSError):
-            client.images.pull(official)
+        if pulled(client, official):
             return official
-        _load(client, made, name)
+        with tempfile.TemporaryDirectory(prefix="drd-image-", dir=obtain.cache_dir()) as folder:
+            tar = Path(folder) / "rootfs.tar"
+            made.rootfs.write(tar)
+            load(client, tar, name, made.changes)
         return name
 
 
-def _load(client: Any, made: Made, name: str) -> None:
+def is_there(client: docker.DockerClient, name: str) -> bool:
+    """Whether the engine has an image of that name."""
+    with contextlib.suppress(docker.errors.ImageNotFound):
+        client.images.get(name)
+        return True
+    return False
+
+
+def pulled(client: docker.DockerClient, name: str) -> bool:
+    """Whether the engine could pull an image of that name from its registry."""
+    with contextlib.suppress(docker.errors.DockerException, OSError):
+        client.images.pull(name)
+        return True
+    return False
+
+
+def load(client: docker.DockerClient, tar: Path, name: str, changes: Sequence[str]) -> None:
+    """Make an image of the root file system in a tar; raises DevstackError where the engine will not."""
     repository, _, tag = name.partition(":")
-    with tempfile.TemporaryDirectory(prefix="drd-image-", dir=obtain.cache_dir()) as folder:
-        tar = Path(folder) / "rootfs.tar"
-        made.rootfs.write(tar)
-        said = client.api.import_image_from_file(str(tar), repository=repository, tag=tag, changes=list(made.changes))
+    said = client.api.import_image_from_file(str(tar), repository=repository, tag=tag, changes=list(changes))
     if "error" in said:
         raise DevstackError(f"cannot make the image {name}: {said[-500:]}")
 

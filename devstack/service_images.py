@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import docker
-import docker.errors
 
 from devstack import obtain
 from devstack.errors import ServiceMissing
-from devstack.images import Made, official_or, web_client
+from devstack.images import Made, is_there, official_or, pulled, web_client
 from devstack.rootfs import Rootfs, below
 
 _HERE = Path(__file__).resolve().parent
@@ -95,13 +94,7 @@ _MADE: dict[str, Callable[[], Made]] = {
 def can_be_had(host: str, official: str) -> bool:
     """Whether an image is at the engine at ``host`` or can be pulled there."""
     with contextlib.closing(docker.DockerClient(base_url=host, timeout=_PULL_S)) as client:
-        with contextlib.suppress(docker.errors.ImageNotFound):
-            client.images.get(official)
-            return True
-        with contextlib.suppress(docker.errors.DockerException, OSError):
-            client.images.pull(official)
-            return True
-    return False
+        return is_there(client, official) or pulled(client, official)
 
 
 def service_image(host: str, service: str, official: str) -> str:
