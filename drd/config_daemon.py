@@ -21,6 +21,7 @@ from drd.config_values import (
     parse_size,
     refuse,
 )
+from drd.model import LONGEST_LEASE
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]/\s]+):(?P<port>\d{1,5})|unix:(?P<path>/\S+)")
 
@@ -157,7 +158,7 @@ class DaemonConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> DaemonConfig:
         problems: dict[str, str] = {}
-        if not timedelta(seconds=1) <= self.lease <= timedelta(minutes=15):  # as drd.repository.lease believes it
+        if not timedelta(seconds=1) <= self.lease <= LONGEST_LEASE:
             problems["lease"] = "allowed: 1s to 15m"
         if self.heartbeat < timedelta(seconds=1):
             problems["heartbeat"] = "allowed: 1s or more"

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from drd.daemon.model import JobKind, JobRun
+from drd.model import CLOCK_SLACK
 
 MAX_RUNS = 100
 """As many runs of a job are remembered."""
-CLOCK_SLACK = timedelta(minutes=1)
-"""What is later than now by more was written by a clock that was wrong."""
 NEAR_SHARE = 0.1
 """A backup that was missed for longer than its grace is not caught up if the next one comes within this share of its
 longest gap."""

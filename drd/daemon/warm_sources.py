@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from drd.errors import Cancelled, DrdError
-from drd.model import BackupHead, Notice
+from drd.model import CLOCK_SLACK, BackupHead, Notice
 from drd.ops.coverage import coverage
 from drd.ops.ports import Ports
-from drd.ops.status import CLOCK_SLACK, Look, look_at
+from drd.ops.status import Look, look_at
 from drd.repository.catalog import Entry, HeadEntry, Survey
 
 _AT_ONCE = 4

@@ -26,7 +26,7 @@ from typing import Self
 
 from drd.cancel import CancelToken
 from drd.errors import Cancelled, DrdError, LeaseError, ObjectExists, ObjectMissing, StoreError, StoreForbidden
-from drd.model import ObjectInfo
+from drd.model import LONGEST_LEASE, ObjectInfo
 from drd.protocols import Clock, Store
 from drd.repository import layout
 from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time, written
@@ -35,8 +35,6 @@ from drd.wording import when
 
 __all__ = ["Holder", "StoreLease", "acquire", "is_held"]
 
-LONGEST_TTL_S = 900.0
-"""No lease lives longer without being renewed, whatever a holder's clock says of its expiry."""
 _ATTEMPTS = 5
 _MAX_BYTES = 16 << 10
 
@@ -252,7 +250,7 @@ def _refuse_if_held(store: Store, name: str, info: ObjectInfo, *, ttl_s: float, 
         ) from error
     free_at = state.expires_at + margin
     if info.modified_at is not None:  # its holder's clock may be far ahead
-        free_at = min(free_at, info.modified_at + timedelta(seconds=1.5 * LONGEST_TTL_S))
+        free_at = min(free_at, info.modified_at + 1.5 * LONGEST_LEASE)
     if state.released or now > free_at or is_gone(state.holder, seen_from=holder):
         return
     raise LeaseError(

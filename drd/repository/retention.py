@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
 
+from drd.model import CLOCK_SLACK
+
 __all__ = ["Candidate", "Decision", "Guard", "Kept", "Policy", "Removed", "decide"]
 
 
@@ -69,10 +71,6 @@ class Candidate:
     def ancestors(self) -> frozenset[str]:
         """The parent and all others that it needs."""
         return self.needs if self.parent is None else self.needs | {self.parent}
-
-
-CLOCK_SLACK = timedelta(minutes=1)
-"""What is later than now by more is of a clock that was wrong."""
 
 
 class Guard(Enum):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from drd.errors import ConfigError
+from drd.model import CLOCK_SLACK
 from drd.wording import when
 
-_FUTURE_SLACK = timedelta(minutes=1)  # clocks of the typist and of this host differ
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})"
     r"(?:(?:[Tt]|\s+)(?P<time>\d{2}:\d{2}(?::\d{2})?)(?P<fraction>[.,]\d{1,9})?\s*(?P<zone>[Zz]|UTC|[+-]\d{2}:?\d{2})?)?",
@@ -57,7 +57,7 @@ def parse_time(text: str, now: datetime) -> ParsedTime:
         named = _NAMED_ZONE.search(text)
         why = f" (a zone is an offset such as +01:00, not {named[0]})" if named else ""
         raise ConfigError(f"not a time: {text[:80]!r}{why}", subject="--at", hint=_EXAMPLES)
-    if parsed.at > now + _FUTURE_SLACK:
+    if parsed.at > now + CLOCK_SLACK:
         taken = " (no zone was given: taken as UTC)" if parsed.naive else ""
         asked, current = (when(at) for at in (parsed.at, now))
         raise ConfigError(

@@ -73,7 +73,7 @@ def render(overview: Overview, now: datetime, *, version: str = __version__, kep
     Quick, and bounded in size: about two kilobytes a source however many backups it has, and the newest drills alone.
     """
     template = _environment().get_template("page.html")
-    return template.render(page=_page(overview, now.astimezone(UTC), version, kept))
+    return template.render(page=_page(overview, now.astimezone(UTC), version, kept or KeptRows()))
 
 
 @cache
@@ -83,13 +83,12 @@ def content_security_policy() -> str:
     return f"default-src 'none'; style-src {styles}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def _page(overview: Overview, now: datetime, version: str, kept: KeptRows | None = None) -> _Page:
+def _page(overview: Overview, now: datetime, version: str, kept: KeptRows) -> _Page:
     report = _report(overview, now)
     holes, board = {view.name: gaps(view, now) for view in overview.sources}, overview.board
     wrong = troubles(overview, report, holes, now)
-    all_rows = rows(overview.sources, board, _tones(wrong), holes, now, kept.row_of if kept is not None else None)
-    if kept is not None:
-        kept.keep_only([view.name for view in overview.sources])
+    all_rows = rows(overview.sources, board, _tones(wrong), holes, now, kept.row_of)
+    kept.keep_only([view.name for view in overview.sources])
     shown = all_rows if len(all_rows) <= _MANY else [row for row in all_rows if row.tone != "well"]
     by_size = sorted(all_rows, key=lambda row: -row.stored_bytes)
     starts = [start for view in overview.sources if (start := window_start(view)) is not None]

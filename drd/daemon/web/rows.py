@@ -70,7 +70,7 @@ def rows(
     tones: Mapping[str, Literal["act", "look"]],
     holes: Mapping[str, Sequence[Gap]],
     now: datetime,
-    make: Make | None = None,
+    make: Make,
 ) -> list[Row]:
     """Return a row for each source: those of ``tones`` first, in its order, then the others as they are given.
 
@@ -84,8 +84,7 @@ def rows(
     )
     first = {name: rank for rank, name in enumerate(tones)}
     ordered = sorted(views, key=lambda view: first.get(view.name, len(first)))
-    made: Make = make or row_of
-    return [made(view, board, tones.get(view.name, "well"), scale, holes[view.name], now) for view in ordered]
+    return [make(view, board, tones.get(view.name, "well"), scale, holes[view.name], now) for view in ordered]
 
 
 @dataclass(frozen=True, slots=True)

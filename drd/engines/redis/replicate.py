@@ -24,7 +24,7 @@ from drd.model import Progress
 from drd.protocols import ArtifactReader, WorkContext
 
 CONNECT_BACK_S = 10.0
-_POLL_S = (0.002, 0.05)
+_QUICK_POLL_S, _SLOW_POLL_S = 0.002, 0.05
 _POLL_SHARE = 0.02  # of the time waited so far: what is done is noticed that much late, at most
 
 
@@ -104,7 +104,7 @@ def promote(job: Job) -> None:
                 raise TargetError(
                     f"{job.target} is still a replica of drd, which is gone", hint="on the target: REPLICAOF NO ONE"
                 ) from error
-            time.sleep(_POLL_S[1])
+            time.sleep(_SLOW_POLL_S)
         else:
             return
 
@@ -118,7 +118,7 @@ def _empty_again(job: Job) -> None:
 def wait_for_connection(job: Job, primary: ActingPrimary, announced: Address) -> None:
     """Wait until the target logged in to drd; raises :class:`CannotConnectBack` when it does not."""
     deadline = time.monotonic() + CONNECT_BACK_S
-    while not primary.connected.wait(_POLL_S[1]):
+    while not primary.connected.wait(_SLOW_POLL_S):
         job.ctx.cancel.raise_if_cancelled()
         if time.monotonic() > deadline:
             raise CannotConnectBack(
@@ -184,4 +184,4 @@ def wait_for_append_only_file(job: Job) -> None:
 
 def _pause_s(started: float) -> float:
     """Return how long to wait before asking again."""
-    return min(max(_POLL_S[0], _POLL_SHARE * (time.monotonic() - started)), _POLL_S[1])
+    return min(max(_QUICK_POLL_S, _POLL_SHARE * (time.monotonic() - started)), _SLOW_POLL_S)
