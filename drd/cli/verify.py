@@ -85,7 +85,7 @@ def _print(report: VerifyReport) -> None:
     for item in report.backups:
         print(f"{render.mark(item.outcome)} {item.source}  {item.id}")
         for problem in item.problems:
-            print(f"    {problem.subject}: {problem.message}")
+            print(f"    {problem.subject}: {problem.message.removeprefix(f'{problem.subject} ')}")
             if problem.effect:
                 print(f"    → {problem.effect}")
     for left in report.leftovers:

@@ -6,6 +6,7 @@ never keep older ones from being read. What was damaged is read again by every r
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,8 +87,26 @@ def read_sample(ports: Ports, heads: dict[str, Sequence[BackupHead]], budget: Bu
     total = sum(head.stored_bytes for found in heads.values() for head in found)
     limit = budget.bytes if budget.share is None else int(total * budget.share)
     until = None if budget.seconds is None else ports.monotonic() + budget.seconds
+    items = itertools.chain(_damaged(ports, state, heads), _folders(ports, state, heads))
+    return _read_and_record(ports, state, items, heads, limit, until)
+
+
+def read_damaged_again(ports: Ports, heads: dict[str, Sequence[BackupHead]]) -> Sample:
+    """Read the objects that were no good when they were last read, and record what they are now; raises as above."""
+    state = _State(readings={source: load(ports, source)[0] for source in heads})
+    return _read_and_record(ports, state, _damaged(ports, state, heads), heads)
+
+
+def _read_and_record(
+    ports: Ports,
+    state: _State,
+    items: Iterator[_Item],
+    heads: dict[str, Sequence[BackupHead]],
+    limit: int | None = None,
+    until: float | None = None,
+) -> Sample:
     try:
-        _read(ports, state, _items(ports, state, heads), limit, until)
+        _read(ports, state, items, limit, until)
     finally:
         for source, done in state.done.items():
             if notice := save(ports, source, done, [head.id for head in heads[source]]):
@@ -120,20 +139,27 @@ def save(ports: Ports, source: str, done: dict[str, Reading], existing: Sequence
     return None
 
 
-def _items(ports: Ports, state: _State, heads: dict[str, Sequence[BackupHead]]) -> Iterator[_Item]:
-    """Yield what to read: first what was damaged, then folder by folder, the least recently read first."""
-    now = ports.now()
-    order: list[tuple[datetime | None, str, str]] = []
+def _damaged(ports: Ports, state: _State, heads: dict[str, Sequence[BackupHead]]) -> Iterator[_Item]:
+    """Yield what was damaged when it was last read."""
     for source, found in heads.items():
         for head in found:
             reading = state.reading(source, head.id)
-            order.append((_known_good_at(reading, now), head.id, source))
             if reading.damaged and (backup := _whole(ports, source, head.id)):
                 parts = {part.key: (part, raw) for part, raw in _own_parts(backup)}
                 state.note(source, replace(reading, damaged=tuple(key for key in reading.damaged if key in parts)))
                 for key in reading.damaged:
                     if key in parts:
                         yield _Item(source, backup, *parts[key], again=True)
+
+
+def _folders(ports: Ports, state: _State, heads: dict[str, Sequence[BackupHead]]) -> Iterator[_Item]:
+    """Yield all there is, folder by folder, the least recently read first."""
+    now = ports.now()
+    order = [
+        (_known_good_at(state.reading(source, head.id), now), head.id, source)
+        for source, found in heads.items()
+        for head in found
+    ]
     for _, backup_id, source in sorted(order, key=lambda item: (item[0] is not None, item[0] or now, item[1])):
         backup = _whole(ports, source, backup_id)
         if backup is not None:  # one that is unreadable or gone is told of elsewhere
@@ -238,7 +264,7 @@ def _look(ports: Ports, state: _State, item: _Item, part: Part) -> Problem | Non
         else:
             fetch_stored(ports.store, part, backup_id=backup.id)
     except IntegrityError as error:
-        return Problem(part.key, error.message, f"backup {backup.id} cannot be restored, nor any that builds on it")
+        return Problem(part.key, error.message, f"backup {backup.id} cannot be restored")
     return None
 
 

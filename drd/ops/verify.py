@@ -15,7 +15,7 @@ from drd.model import Backup, BackupHead, Notice, Problem, Progress
 from drd.ops.coverage import Coverage, coverage
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports
-from drd.ops.sampling import Budget, Sample, read_sample, save
+from drd.ops.sampling import Budget, Sample, read_damaged_again, read_sample, save
 from drd.repository import layout
 from drd.repository.catalog import CatalogEntry, Survey
 from drd.repository.lease import is_held
@@ -93,28 +93,35 @@ def verify(ports: Ports, wanted: Sequence[str], *, deep: bool, sample: Budget | 
             subject=", ".join(wanted),
             hint="check store.bucket and store.prefix (or store.path); a first backup: drd backup now",
         )
+    taken = _read_some(ports, surveys, sample) if sample or not deep else None
     found: dict[tuple[str, str], VerifiedBackup] = {}
     notices: list[Notice] = []
     heads: dict[str, Sequence[BackupHead]] = {}
     for source, ids in selection.items():
-        run = _SourceRun(ports, source, surveys[source], deep=deep)
+        bad = {p.subject: p for where, _, p in taken.problems if where == source} if taken else {}
+        run = _SourceRun(ports, source, surveys[source], bad, deep=deep)
         found |= {(backup.id, source): backup for backup in run.verify(ids)}
         heads[source] = list(run.heads.values())
         if run.read and (notice := save(ports, source, run.read, list(run.heads))):
             notices.append(notice)
-    taken = read_sample(ports, heads, sample) if sample else None
-    for source, backup_id, problem in taken.problems if taken else ():
-        backup = found.get((backup_id, source), VerifiedBackup(backup_id, source, ()))
-        found[backup_id, source] = replace(backup, problems=(*backup.problems, problem))
     leftovers = tuple(item for source in selection for item in _leftovers(ports, source, surveys[source].unfinished))
     return VerifyReport(
         deep=deep,
         backups=tuple(found[place] for place in sorted(found)),
         leftovers=leftovers,
-        sample=taken,
+        sample=taken if sample else None,
         coverage=tuple(coverage(ports, source, heads[source]) for source in selection),
         notices=(*notices, *(taken.notices if taken else ())),
     )
+
+
+def _read_some(ports: Ports, surveys: Mapping[str, Survey], sample: Budget | None) -> Sample:
+    """Read a sample; without one, what was damaged when it was last read: it must not look well for its size."""
+    heads: dict[str, Sequence[BackupHead]] = {
+        source: [entry.backup for entry in survey.entries if entry.backup is not None]
+        for source, survey in surveys.items()
+    }
+    return read_sample(ports, heads, sample) if sample else read_damaged_again(ports, heads)
 
 
 def _select(ports: Ports, wanted: Sequence[str]) -> dict[str, set[str] | None]:
@@ -140,14 +147,16 @@ def _select(ports: Ports, wanted: Sequence[str]) -> dict[str, set[str] | None]:
 class _SourceRun:
     """Verifies backups of one source, holding few whole manifests at a time.
 
-    ``heads`` are the backups that are not known to be damaged, ``read`` what was read whole.
+    ``heads`` are the backups that are not known to be damaged, ``read`` what was read whole, ``bad`` the objects that
+    were read before and are no good, by key: whatever refers to one cannot be restored.
     """
 
-    def __init__(self, ports: Ports, source: str, survey: Survey, *, deep: bool) -> None:
+    def __init__(self, ports: Ports, source: str, survey: Survey, bad: Mapping[str, Problem], *, deep: bool) -> None:
         self.heads = {entry.id: entry.backup for entry in survey.entries if entry.backup is not None}
         self.read: dict[str, Reading] = {}
         self._ports = ports
         self._source = source
+        self._bad = bad
         self._deep = deep
         self._sizes = _Sizes(ports)
 
@@ -200,12 +209,19 @@ class _SourceRun:
             return [Problem(layout.manifest_key(entry.source, entry.id), entry.problem or "unreadable", effect)]
         self.heads.setdefault(backup.id, backup)
         problems = _chain_problems(backup, self.heads) + _missing_parts(backup, self._sizes)
+        problems += self._known_bad(backup, {problem.subject for problem in problems})
         if self._deep and not problems:
             began_at = self._ports.now()
             problems = _deep(self._ports, backup, self._ancestors(backup))
             own = tuple(sorted({p.subject for p in problems} & set(_own_keys(backup))))
             self.read[backup.id] = Reading(backup.id, began_at, damaged=own[:MAX_DAMAGED])
         return problems
+
+    def _known_bad(self, backup: Backup, said: set[str]) -> list[Problem]:
+        """Name what a backup refers to, in its own folder or an ancestor's, that was read and is no good."""
+        keys = {part.key for artifact in backup.artifacts for part in artifact.parts} & self._bad.keys()
+        effect = f"backup {backup.id} cannot be restored"
+        return [replace(self._bad[key], effect=effect) for key in sorted(keys - said)]
 
     def _ancestors(self, backup: Backup) -> list[Backup]:
         """Return the whole manifests of what a backup builds on, oldest first."""
@@ -302,7 +318,9 @@ def _deep(ports: Ports, backup: Backup, ancestors: Sequence[Backup]) -> list[Pro
                 if isinstance(error, StoreError) and error.retryable:
                     raise
                 out.append(_problem(backup, error))
-    return list({(p.subject, p.message): p for p in out}.values())
+    keys = {part.key for artifact in backup.artifacts for part in artifact.parts}
+    named = {p.message for p in out if p.subject in keys}  # the format said the same of the file it belongs to
+    return list({(p.subject, p.message): p for p in out if p.subject in keys or p.message not in named}.values())
 
 
 def _problem(backup: Backup, error: DrdError) -> Problem:

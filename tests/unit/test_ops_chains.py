@@ -21,6 +21,7 @@ from drd.ops import restore as restoring
 from drd.ops.backup import SourceReport, back_up
 from drd.ops.ports import Chaining, Ports, Source
 from drd.ops.prune import prune
+from drd.ops.sampling import Budget
 from drd.ops.status import status
 from drd.ops.verify import verify
 from drd.protocols import ArtifactSink, WorkContext
@@ -253,6 +254,23 @@ def test_lost_part_of_an_ancestor_damages_all_that_refer_to_it(days: Days) -> No
     ] * 2
     with pytest.raises(IntegrityError):
         days.restored(second.recovery_point)
+
+
+@pytest.mark.parametrize("way", ["sample", "deep"])
+def test_altered_part_of_an_ancestor_is_named_for_all_that_refer_to_it(days: Days, way: str) -> None:
+    """Once it was read, also a later look at presence and sizes alone names it, until it is whole again."""
+    first, second = days.good(0), days.good(1)
+    shared = next(part.key for part in second.artifacts[0].parts if owner_of(part.key) == first.id)
+    good = days.ports.store.get(shared)
+    days.ports.store.put(shared, good[:-1] + bytes([good[-1] ^ 1]))
+    assert verify(days.ports, [], deep=False).outcome == "ok"  # nobody looked yet
+    read = verify(days.ports, [], deep=way == "deep", sample=Budget(share=1.0) if way == "sample" else None)
+    for report in (read, verify(days.ports, [], deep=False)):
+        found = {item.id: [(p.subject, p.effect) for p in item.problems] for item in report.backups}
+        assert found == {b.id: [(shared, f"backup {b.id} cannot be restored")] for b in (first, second)}
+    assert verify(days.ports, [second.id], deep=False).outcome == "damaged"
+    days.ports.store.put(shared, good)
+    assert verify(days.ports, [], deep=False).outcome == "ok"
 
 
 def test_parent_deleted_while_building_on_it(days: Days) -> None:
