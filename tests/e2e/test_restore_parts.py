@@ -99,6 +99,29 @@ def test_awkward_parts_of_postgres(platform: Platform, make_site: MakeSite, targ
         platform.postgres.drop_database(database)
 
 
+def test_tables_of_one_of_several_databases(platform: Platform, make_site: MakeSite, targets: Targets) -> None:
+    """A table is found in whichever database has it, under the name of --into; in none, what there is is named."""
+    site = make_site(POSTGRES)
+    databases = [platform.postgres.fresh_database("parts") for _ in range(2)]
+    try:
+        for number, database in enumerate(databases):
+            with platform.postgres.connect(database) as connection:
+                connection.execute(f"CREATE TABLE here_{number} AS SELECT generate_series(1, {number + 1})".encode())
+        site.sources[POSTGRES] |= {"url": platform.postgres.url(databases[0]), "databases": databases}
+        site("backup", "now").succeeds()
+        site(*into(targets, POSTGRES, "--tables", "here_1")).succeeds()
+        with platform.postgres.connect(RESTORED_DATABASE) as connection:
+            assert connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall() == [
+                ("here_1",)
+            ]
+        site(*into(targets, POSTGRES, "--tables", "her_*")).fails(
+            2, "nothing in the 2 databases", hint=f"{databases[1]}.public.here_1"
+        )
+    finally:
+        for database in databases:
+            platform.postgres.drop_database(database)
+
+
 def test_keys_of_redis(site: Site, platform: Platform, targets: Targets) -> None:
     """The keys of a pattern come with values and expiries, and nothing else."""
     with platform.redis.client() as client:

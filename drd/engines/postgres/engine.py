@@ -47,8 +47,6 @@ class PostgresEngine:
         endpoint = endpoint_of(self._settings, "target")
         jobs = restore.plan(self._settings, endpoint, artifacts)
         targets = [job.target for job in jobs]
-        for job in jobs:
-            restore.require_part(job, artifacts)
         held: list[str] = []
         absent = 0
         with contextlib.closing(place.maintenance(endpoint, set(targets))) as session:

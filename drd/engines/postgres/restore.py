@@ -48,7 +48,7 @@ class _Job:
 
 def plan(settings: PostgresSettings, endpoint: Endpoint, artifacts: ArtifactReader) -> list[_Job]:
     """Pair each database of the backup with its target's name: its own, or the URL's for a single one."""
-    listed = selection.databases(settings.selection, read_databases(artifacts))
+    listed = _chosen(settings, artifacts)
     into = endpoint.database if len(listed) == 1 and not settings.databases else None
     chosen = settings.selection
     jobs = [_Job(f"{item['artifact']}/", item, into or str(item["name"]), chosen) for item in listed]
@@ -61,20 +61,25 @@ def plan(settings: PostgresSettings, endpoint: Endpoint, artifacts: ArtifactRead
     ]
 
 
-def require_part(job: _Job, artifacts: ArtifactReader) -> None:
-    """Raise ConfigError when a part was asked for that this database of the backup does not have."""
-    if job.selected.tables or job.selected.schemas:
-        selection.part_of(Archive(artifacts, job.prefix).toc, job.selected, str(job.properties["name"]))
-
-
 def narrowed(settings: PostgresSettings, expected: Fingerprint, artifacts: ArtifactReader) -> Fingerprint:
     """Return what of a backup's fingerprint the restored part must be equal to."""
     items: dict[str, dict[str, Any]] = {}
-    for item in selection.databases(settings.selection, read_databases(artifacts)):
+    for item in _chosen(settings, artifacts):
         name = str(item["name"])
         part = selection.part_of(Archive(artifacts, f"{item['artifact']}/").toc, settings.selection, name)
         items |= selection.expected_of(part.toc, name, expected)
     return Fingerprint(expected.engine, items, expected.compared, expected.version)
+
+
+def _chosen(settings: PostgresSettings, artifacts: ArtifactReader) -> list[dict[str, Any]]:
+    """Return the databases to restore something of; raises ConfigError when nothing matches what was asked for."""
+    asked = settings.selection
+    listed = selection.databases(asked, read_databases(artifacts))
+    if not (asked.tables or asked.schemas):
+        return listed
+    tocs = {str(item["name"]): Archive(artifacts, f"{item['artifact']}/").toc for item in listed}
+    found = selection.holding(asked, tocs)
+    return [item for item in listed if item["name"] in found]
 
 
 def read_databases(artifacts: ArtifactReader) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ need a table that was not asked for, such as a foreign key to it, is left out an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from drd.engines.postgres.inventory import LARGE_OBJECTS, VIA_ROOT
@@ -64,19 +64,34 @@ def databases(selection: Selection, listed: Sequence[dict[str, Json]]) -> list[d
     return found
 
 
+def holding(selection: Selection, tocs: Mapping[str, Toc]) -> set[str]:
+    """Return which databases hold something that was asked for; raises ConfigError when none does.
+
+    ``tocs`` maps each database's name to the table of contents of its archive.
+    """
+    found = {name for name, toc in tocs.items() if any(_is_asked_for(entry, selection) for entry in toc.entries)}
+    if not found:
+        several = len(tocs) > 1
+        known = sorted(
+            dotted(*((name,) if several else ()), entry.schema, entry.tag)
+            for name, toc in tocs.items()
+            for entry in toc.entries
+            if entry.desc in _RELATIONS
+        )
+        where = f"the {len(tocs)} databases asked for" if several else f"the database {next(iter(tocs))}"
+        raise ConfigError(
+            f"nothing in {where} matches {quoted((*selection.schemas, *selection.tables))}",
+            hint=f"there is {', '.join(known[:8]) or 'no table'}{' and more' if len(known) > 8 else ''}",
+        )
+    return found
+
+
 def part_of(toc: Toc, selection: Selection, database: str) -> Part:
-    """Return what of one database is restored; raises ConfigError when no table matches."""
+    """Return what of one database is restored."""
     if not (selection.schemas or selection.tables):
         return Part(toc, ())
     graph = _Graph(toc.entries)
     chosen = graph.with_partitions(entry for entry in toc.entries if _is_asked_for(entry, selection))
-    if not chosen:
-        asked = quoted((*selection.schemas, *selection.tables))
-        known = sorted(dotted(entry.schema, entry.tag) for entry in toc.entries if entry.desc in _RELATIONS)
-        raise ConfigError(
-            f"nothing in the database {database} matches {asked}",
-            hint=f"it holds {', '.join(known[:8]) or 'no tables'}{' and more' if len(known) > 8 else ''}",
-        )
     kept, left_out = graph.closure(chosen)
     schemas = {entry.schema for entry in toc.entries if entry.dump_id in kept and entry.schema}
     kept |= {entry.dump_id for entry in toc.entries if entry.desc == "SCHEMA" and entry.tag in schemas}
