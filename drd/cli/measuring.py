@@ -53,6 +53,8 @@ def publish(args: argparse.Namespace, session: Session, began: datetime, error: 
                 session.done.runs.setdefault(("backup", name), False)
         data, known = _collected(session, began)
     except DrdError as failure:
+        if error is not None and failure.message == error.message:  # such as a configuration that is wrong: said once
+            return
         _unsent(session, "metrics were not made", failure.message, failure.hint)
         return
     if file is not None:

@@ -52,15 +52,25 @@ def _source(ports: Ports, source: Source) -> Sequence[CheckItem]:
 
 
 def _repository(ports: Ports) -> CheckItem:
+    wanted = ports.repository.known_id
     try:
         info = ports.repository.peek()
+        sources = ports.catalog.sources() if info is None else []
     except StoreForbidden as error:
         detail = f"{error.message}; backups made here do not name the repository"
         return CheckItem("repository", "warning", detail, f"{error.hint}; or set signing.repository to its id")
     except DrdError as error:
         return CheckItem("repository", "failed", error.message, error.hint)
+    if sources:
+        detail = f"drd.json is gone, though there are backups of {', '.join(sources)}; the next one makes it anew"
+        hint = "whoever took it away may have taken more: drd verify; a versioned bucket still holds it"
+        return CheckItem("repository", "warning", detail, hint)
     if info is None:
         return CheckItem("repository", "ok", "none yet; the first backup makes it")
+    if wanted not in (None, info.id):
+        detail = f"id {info.id}; by signing.repository only backups of {wanted} count"
+        hint = "check store.bucket and store.prefix (or store.path), or correct signing.repository"
+        return CheckItem("repository", "failed", detail, hint)
     return CheckItem("repository", "ok", f"id {info.id}, format {info.format_version}")
 
 

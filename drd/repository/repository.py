@@ -34,12 +34,17 @@ class NewerFormat(IntegrityError):
 class Repository:
     """Opens or makes the repository in a store. Thread-safe.
 
-    ``known_id`` is its id as the configuration knows it, for a role that may not read ``drd.json``.
+    ``known_id`` is its id as the configuration knows it (``signing.repository``): backups of any other do not count.
     """
 
     def __init__(self, store: Store, known_id: str | None = None) -> None:
         self._store = store
         self._known_id = known_id
+
+    @property
+    def known_id(self) -> str | None:
+        """Return the id that the configuration demands, None when any will do."""
+        return self._known_id
 
     def peek(self) -> RepositoryInfo | None:
         """Return what is there, None when there is no ``drd.json``.
@@ -67,22 +72,32 @@ class Repository:
     def open_or_create(self, now: datetime) -> RepositoryInfo:
         """Return what is there, or make a repository in an empty place; of several at once, one makes it.
 
-        Raises ConfigError when foreign objects lie there, and what :meth:`peek` raises. Backups without a ``drd.json``
-        (it was lost) get a new one: a backup stands by its own manifest.
+        Raises ConfigError when foreign objects lie there or it is not the repository that the configuration knows,
+        and what :meth:`peek` raises. Backups without a ``drd.json`` (it was lost) get a new one, with the known id if
+        there is one: a backup stands by its own manifest.
         """
         try:
             found = self.peek()
         except StoreForbidden:
             found = self._unread(now)
         if found is not None:
-            return found
+            return self._as_known(found)
         self._refuse_foreign_objects()
-        info = RepositoryInfo(str(uuid.uuid4()), REPOSITORY_FORMAT_VERSION, now)
+        info = RepositoryInfo(self._known_id or str(uuid.uuid4()), REPOSITORY_FORMAT_VERSION, now)
         try:
             self._store.put(layout.REPOSITORY_KEY, _dump(info), if_absent=True)
         except ObjectExists:
-            return self.open()
+            return self._as_known(self.open())
         return info
+
+    def _as_known(self, found: RepositoryInfo) -> RepositoryInfo:
+        if self._known_id not in (None, found.id):
+            raise ConfigError(
+                f"the store holds the repository {found.id}, and by signing.repository only backups of"
+                f" {self._known_id} count; nothing was written",
+                hint="check store.bucket and store.prefix (or store.path), or correct signing.repository",
+            )
+        return found
 
     def _unread(self, now: datetime) -> RepositoryInfo | None:
         """Return what a role that may list and not read can know: that there is a repository, or None."""

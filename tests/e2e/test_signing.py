@@ -113,6 +113,20 @@ def test_a_backup_in_the_clear_is_refused_where_encryption_is_configured(signed_
     assert (planned["backup"], [item["id"] for item in planned["passed_over"]]) == (encrypted["id"], [])
 
 
+def test_a_repository_that_is_not_the_configured_one(signed_site: Site) -> None:
+    """Where signing.repository names another, no backup is taken that would not count, and check says why."""
+    signed_site("backup", "now").succeeds()
+    signed_site.config["signing"]["repository"] = "8a0c9d52-8b5f-4a7e-9f0e-0d4f1f1d2c3b"
+    signed_site("backup", "now").fails(2, "only backups of 8a0c9d52", hint="signing.repository")
+    assert len(signed_site("list", "--json").json["backups"]) == 1
+    signed_site("restore", "--at", "now", "--into", "out").fails(20, "not of 8a0c9d52")
+    items = {item["name"]: item for item in signed_site("check", "--json").json["items"]}
+    assert items["repository"]["outcome"] == "failed"
+    (signed_site.store_dir / "drd.json").unlink()
+    items = {item["name"]: item for item in signed_site("check", "--json").json["items"]}
+    assert (items["repository"]["outcome"], "is gone" in items["repository"]["detail"]) == ("warning", True)
+
+
 def test_an_older_drd_is_told_by_version(signed_site: Site) -> None:
     """A signed manifest has a version of its own, so that a drd which cannot check it refuses it by name."""
     backup = signed_site("backup", "now", "--json").succeeds().json["backups"][0]["id"]

@@ -259,6 +259,19 @@ def test_a_lost_repository_object_loses_no_backup() -> None:
     assert Repository(store).open_or_create(AT).format_version == 1
 
 
+def test_another_repository_than_the_configured_one_is_not_written_to() -> None:
+    """With signing.repository nothing goes where it would not count; a lost drd.json gets the id back."""
+    store = HookedStore()
+    other = Repository(store).open_or_create(AT)
+    with pytest.raises(ConfigError, match=other.id) as caught:
+        Repository(store, "8a0c9d52").open_or_create(AT)
+    assert "signing.repository" in caught.value.hint
+    assert Repository(store, other.id).open_or_create(AT) == other
+    store.remove(layout.REPOSITORY_KEY)
+    assert Repository(store, "8a0c9d52").open_or_create(AT).id == "8a0c9d52"
+    assert Repository(store).open().id == "8a0c9d52"
+
+
 def test_a_survey_reads_heads_and_builds_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """One bounded read a backup and one listing, no part object and no whole manifest: 10,000 must be quick."""
     store = HookedStore()
