@@ -21,7 +21,7 @@ from drd.config_values import (
     parse_size,
     refuse,
 )
-from drd.model import LONGEST_LEASE
+from drd.timing import LONGEST_LEASE
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]/\s]+):(?P<port>\d{1,5})|unix:(?P<path>/\S+)")
 

@@ -6,7 +6,7 @@ Times are aware and in UTC. Sizes are bytes, durations seconds. ``Json`` values 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
@@ -25,10 +25,6 @@ SIGNED_SCHEMA_VERSION = 2
 """Version 2 is version 1 with a signature: a drd that does not know signatures refuses it by name."""
 REPOSITORY_FORMAT_VERSION = 1
 FINGERPRINT_ARTIFACT = "fingerprint.json"
-CLOCK_SLACK = timedelta(minutes=1)
-"""How far the clocks of hosts and people may differ: what is later than now by more is of a clock that is wrong."""
-LONGEST_LEASE = timedelta(minutes=15)
-"""No lease lives longer without being renewed, whatever a holder's clock says of its expiry."""
 
 
 class Secret:

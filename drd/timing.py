@@ -1,4 +1,4 @@
-"""When something is to be done again and again, as a person writes it: a cron line or an interval. Pure values.
+"""When something is to be done again and again, as a person writes it, and how far clocks are believed. Pure values.
 
 Cron lines mean what crontab(5) says: 0 and 7 are Sunday, and where both the day of the month and the day of the week
 are given, either will do.
@@ -10,10 +10,14 @@ import calendar
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from itertools import pairwise
 
+CLOCK_SLACK = timedelta(minutes=1)
+"""How far the clocks of hosts and people may differ: what is later than now by more is of a clock that is wrong."""
+LONGEST_LEASE = timedelta(minutes=15)
+"""No lease lives longer without being renewed, whatever a holder's clock says of its expiry."""
 _MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_abbr) if name}
 _DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
 _SHORT = {

@@ -169,15 +169,10 @@ class Desk:
             self._waiting.drop()
             self._scheduler.plan({}, world.ports.now())
 
-    def notice(self, found: Notice) -> None:
-        """Show this to people, in the place of what has the same code; it ends with the configuration in force."""
+    def notice(self, code: str, found: Notice | None) -> None:
+        """Show this to people or, with None, no longer; it ends with the configuration in force anyway."""
         with self._lock:
-            self._notices = (*(n for n in self._notices if n.code != found.code), found)
-
-    def notice_over(self, code: str) -> None:
-        """Show what has this code no longer."""
-        with self._lock:
-            self._notices = tuple(n for n in self._notices if n.code != code)
+            self._notices = (*(n for n in self._notices if n.code != code), *((found,) if found else ()))
 
     def refuse(self, why: str) -> None:
         """Take note that a new configuration was no good: the old one stays."""

@@ -168,7 +168,8 @@ class Heart:
         for item in world.ports.store.check():
             if item.name == ONLY_IF_ABSENT and item.outcome == "warning":
                 _log.warning("store.one_replica_only", reason=item.detail, hint=item.hint)
-                self._desk.notice(Notice("one-replica-only", f"run one daemon only: {item.detail}"))
+                told = Notice("one-replica-only", f"run one daemon only: {item.detail}")
+                self._desk.notice(told.code, told)
 
     def _look_at_folder(self) -> None:
         """Say that no job can run for want of its folder, and when one can again."""
@@ -177,9 +178,9 @@ class Heart:
             return
         self._folder_notice = found
         if before is not None:
-            self._desk.notice_over(before.code)
+            self._desk.notice(before.code, None)
         if found is not None:
-            self._desk.notice(found)
+            self._desk.notice(found.code, found)
             _log.warning("config.notice", code=found.code, reason=found.message)
         elif before is not None:
             _log.info("config.notice_over", code=before.code)

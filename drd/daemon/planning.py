@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from drd.daemon.model import JobKind, JobRun
-from drd.model import CLOCK_SLACK
+from drd.timing import CLOCK_SLACK
 
 MAX_RUNS = 100
 """As many runs of a job are remembered."""

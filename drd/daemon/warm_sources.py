@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from drd.errors import Cancelled, DrdError
-from drd.model import CLOCK_SLACK, BackupHead, Notice
+from drd.model import BackupHead, Notice
 from drd.ops.coverage import coverage
 from drd.ops.ports import Ports
 from drd.ops.status import Look, look_at
 from drd.repository.catalog import Entry, HeadEntry, Survey
+from drd.timing import CLOCK_SLACK
 
 _AT_ONCE = 4
 _LOOKED_WHOLE_EVERY = timedelta(hours=1)

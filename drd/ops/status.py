@@ -8,13 +8,14 @@ from datetime import datetime
 
 from drd.drills.history import History
 from drd.drills.report import DrillRun
-from drd.model import CLOCK_SLACK, BackupHead, Notice
+from drd.model import BackupHead, Notice
 from drd.ops.choosing import choose_whole
 from drd.ops.coverage import Coverage, coverage
 from drd.ops.ports import Ports
 from drd.ops.presence import why_no_repository
 from drd.repository.catalog import Survey
 from drd.repository.planning import broken_chain
+from drd.timing import CLOCK_SLACK
 
 
 @dataclass(frozen=True, slots=True)

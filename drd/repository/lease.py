@@ -26,11 +26,12 @@ from typing import Self
 
 from drd.cancel import CancelToken
 from drd.errors import Cancelled, DrdError, LeaseError, ObjectExists, ObjectMissing, StoreError, StoreForbidden
-from drd.model import LONGEST_LEASE, ObjectInfo
+from drd.model import ObjectInfo
 from drd.protocols import Clock, Store
 from drd.repository import layout
 from drd.repository.fields import Fields, Malformed, parse_strictly, text_of_time, written
 from drd.repository.holder import Holder, is_gone
+from drd.timing import LONGEST_LEASE
 from drd.wording import when
 
 __all__ = ["Holder", "StoreLease", "acquire", "is_held"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
 
-from drd.model import CLOCK_SLACK
+from drd.timing import CLOCK_SLACK
 
 __all__ = ["Candidate", "Decision", "Guard", "Kept", "Policy", "Removed", "decide"]
 

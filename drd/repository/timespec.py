@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from drd.errors import ConfigError
-from drd.model import CLOCK_SLACK
+from drd.timing import CLOCK_SLACK
 from drd.wording import when
 
 _ISO = re.compile(

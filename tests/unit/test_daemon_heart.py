@@ -62,12 +62,8 @@ class Ears:
         self.events.append(list(events))
         return Delivery(len(events), (PeerResult("a", "ok" if self.works else "failed"),))
 
-    def notice(self, found: Any) -> None:
-        self.notice_over(found.code)
-        self.notices.append(found)
-
-    def notice_over(self, code: str) -> None:
-        self.notices = [notice for notice in self.notices if notice.code != code]
+    def notice(self, code: str, found: Any) -> None:
+        self.notices = [notice for notice in self.notices if notice.code != code] + [found] * (found is not None)
 
     def board(self) -> Any:
         return SimpleNamespace(started_at=NOW)
