@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import pytest
 
 from devstack.clickhouse import ClickHouse
+from devstack.process import is_alive
+from tests.faults.subjects import family, wait_for
+from tests.support.clickhouse_relay import relay_to
 from tests.support.clickhouse_world import fill
 from tests.support.drd_site import Site
 from tests.support.replace_site import DIED, hurt, reading, replace_site
@@ -146,7 +151,7 @@ def test_killed_before_the_swap(world: World) -> None:
     """Killed before the renames: the live data serves on, the copy reaches nothing outside, the next run succeeds."""
     backed_up = world.state()
     changed = change(world)
-    assert hurt(world.site, "kill", "drd.engines.clickhouse.swap:_rename:1", *REPLACE).returncode == DIED
+    assert hurt(world.site, "kill", "drd.engines.clickhouse.swap:by_hands:1", *REPLACE).returncode == DIED
     assert world.state() == changed
     engines = "SELECT engine FROM system.tables WHERE database LIKE 'drd_new_%{db}' AND name = 'outside'"
     assert world.query(engines) == "Null"
@@ -156,12 +161,39 @@ def test_killed_before_the_swap(world: World) -> None:
     world.works()
 
 
-@pytest.mark.parametrize("where", ["drd.engines.clickhouse.swap:_rename:2", "drd.engines.clickhouse.swap:_pending:1"])
-def test_killed_in_the_swap(world: World, where: str) -> None:
-    """Killed between the renames, or after them: the next run ends the swap; the way back is there all the same."""
+def kill_between(world: World, folder: Path, *, hands: bool) -> None:
+    """Kill drd as the second rename is on its way, which arrives unless the ``hands`` that sent it are killed too."""
+    with relay_to(world.server.port, folder) as relay:
+        direct, source = world.site.sources["ticks"], {"url": relay.url, "ca_file": str(relay.ca_file)}
+        world.site.sources["ticks"] = direct | source
+        held = relay.hold("RENAME DATABASE", 2)
+        drd = world.site.start(*REPLACE)
+        held.reached()
+        (other,) = family(drd)
+        assert world.database not in world.databases()
+        for pid in [drd.pid, other.pid] if hands else [drd.pid]:
+            os.kill(pid, signal.SIGKILL)
+        if hands:
+            held.drop()
+        else:
+            held.release()
+        assert drd.finish().rc == -signal.SIGKILL
+        wait_for("the hands to end", lambda: not is_alive(other))
+        world.site.sources["ticks"] = direct
+
+
+@pytest.mark.parametrize("hands", [False, True], ids=["drd", "drd and its hands"])
+def test_killed_in_the_swap(world: World, tmp_path: Path, hands: bool) -> None:
+    """Killed between the renames: the next run ends the swap; the way back is there all the same.
+
+    The database is there before that run, as the second pair of hands renames on, unless it is killed as well; what
+    is left to the next run then is all that follows the renames.
+    """
     backed_up = world.state()
     changed = change(world)
-    assert hurt(world.site, "kill", where, *REPLACE).returncode == DIED
+    kill_between(world, tmp_path, hands=hands)
+    assert world.databases().count(world.database) == (not hands)
+    assert hands or world.query("SELECT count() FROM {db}.ticks") == backed_up["ticks rows"]
     world.site("restore", "--at", "now").fails(14, "already holds")
     assert world.state() == backed_up
     world.works()
@@ -175,7 +207,7 @@ def test_killed_in_undo(world: World) -> None:
     """Killed while going back: ``undo`` again ends it, with every view at work."""
     changed = change(world)
     restore = world.site(*REPLACE, "--json").succeeds().json["restores"][0]["replaced"]["restore"]
-    for where in ("drd.engines.clickhouse.swap:_rename:2", "drd.engines.clickhouse.swap:_attach:1"):
+    for where in ("drd.engines.clickhouse.swap:by_hands:1", "drd.engines.clickhouse.swap:_attach:1"):
         assert hurt(world.site, "kill", where, "restore", "undo", restore).returncode == DIED
     world.site("restore", "undo", restore).succeeds()
     assert world.state() == changed

@@ -58,8 +58,8 @@ def gone(server: Server, owners: Collection[str]) -> set[str]:
 
 
 @contextmanager
-def sign(server: Server) -> Iterator[str | None]:
-    """Show a sign of life for the length of the block and give its owner's token.
+def sign(server: Server, owner: str = "") -> Iterator[str | None]:
+    """Show a sign of life for the length of the block and give its owner's token: 16 hexadecimal digits, or new ones.
 
     None where the server does not let such a query run (a limit on its time, a read-only profile), or not be seen: then
     nobody may ever conclude that the owner is gone.
@@ -67,7 +67,7 @@ def sign(server: Server) -> Iterator[str | None]:
     if not _can_be_seen(server):
         yield None
         return
-    keeper = _Keeper(server)
+    keeper = _Keeper(server, owner or secrets.token_hex(8))
     try:
         yield keeper.owner if keeper.shown() else None
     finally:
@@ -87,12 +87,12 @@ def _can_be_seen(server: Server) -> bool:
 class _Keeper:
     """Keeps the sleeping query running from a thread of its own."""
 
-    def __init__(self, server: Server) -> None:
-        self.owner = secrets.token_hex(8)
+    def __init__(self, server: Server, owner: str) -> None:
+        self.owner = owner
         self._server = server
         self._stopping = threading.Event()
         self._refused = threading.Event()
-        self._count = 0
+        self._first = self._count = secrets.randbelow(1 << 40)  # an owner's sign before this one may not be gone yet
         self._thread = threading.Thread(target=self._keep, name="drd-alive", daemon=True)
         self._thread.start()
 
@@ -116,10 +116,10 @@ class _Keeper:
     def _keep(self) -> None:
         sleeping = f"SELECT sleepEachRow({_SLEEP_S}) FROM numbers({_SLEEPS})"  # noqa: S608 - constants
         while not self._stopping.is_set():
-            self._count += 1
             try:
                 self._server.lines(sleeping, _SETTINGS, query_id=f"{_PREFIX}{self.owner}-{self._count}")
             except (ServerRefusal, DrdError):  # ended from outside, or the server is busy or away: shown again at once
-                if self._count == 1:
+                if self._count == self._first:
                     self._refused.set()
                 self._stopping.wait(0.1)
+            self._count += 1

@@ -110,10 +110,12 @@ class Server:
             data = client.raw_query(sql, settings=options, fmt="JSONEachRow")
             return [json.loads(line) for line in data.splitlines() if line]
 
-    def execute(self, sql: str, *, settings: Mapping[str, Any] | None = None) -> None:
+    def execute(self, sql: str, *, settings: Mapping[str, Any] | None = None, query_id: str = "") -> None:
         """Run a statement whose result does not matter."""
         with self._mapped():
-            self._connect().command(sql, settings=self._known(settings))
+            client = self._connect()
+            options = self._known(settings) | ({"query_id": query_id} if query_id else {})
+            client.command(sql, settings=options)
 
     def version(self) -> str:
         """Return the server's version."""

@@ -1,10 +1,13 @@
 """Put a backup in the place of live ClickHouse databases: built under other names, then renamed, and back.
 
 Each database needs two renames, one right after the other (the server knows no statement for both); between them a
-client finds no database of that name. A drd that is killed there is ended forwards by the next run, as the data is
-compared already. What follows is made to be repeated: the definitions that name their database are made anew
-(:mod:`.definitions`), and the materialized views of the copy that is kept are detached, lest rows that arrive in the
-new one feed them. What has been done is told from names and comments alone:
+client finds no database of that name. So a process of its own sends them (:mod:`.handover`), and goes on to the end
+though drd be killed there; drd does where that one is killed. Only if both are, within those milliseconds, the name
+stays absent until the next run, which ends the swap forwards, as the data is compared already.
+
+What follows is made to be repeated: the definitions that name their database are made anew (:mod:`.definitions`), and
+the materialized views of the copy that is kept are detached, lest rows that arrive in the new one feed them. What has
+been done is told from names and comments alone:
 
 * a mark ``old`` on a database that has its own name: not swapped yet; ``staged`` on one that has: not finished yet.
 """
@@ -18,11 +21,13 @@ from typing import Literal
 from drd.engines.clickhouse import definitions, orphans, restore, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, told
 from drd.engines.clickhouse.engine import ClickHouseEngine
+from drd.engines.clickhouse.handover import by_hands
 from drd.engines.clickhouse.packindex import read_index
 from drd.engines.clickhouse.quoting import identifier, literal, table
+from drd.engines.clickhouse.renames import Change, await_end, change_names, rename, token_of
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_for, staged_name
-from drd.errors import DrdError, TargetError
+from drd.errors import DrdError, TargetError, ToolError
 from drd.model import Backup, Fingerprint, Notice, Recovered
 from drd.protocols import ArtifactReader, Engine, WorkContext
 
@@ -96,10 +101,8 @@ class ClickHouseReplacer:
             ctx.cancel.raise_if_cancelled()
             kept = self._leave(restore_id, names, "old")
             try:
-                for live, built in staged.items():
-                    if live in kept:
-                        _rename(server, live, kept[live])
-                    _rename(server, built, live)
+                changes = [Change(live, kept.get(live), built) for live, built in staged.items()]
+                by_hands(server, changes, token_of(restore_id), ctx.cancel.raise_if_cancelled)
                 self._finish(restore_id)
             except (ServerRefusal, DrdError):
                 self._go_back(restore_id)
@@ -110,6 +113,7 @@ class ClickHouseReplacer:
         """Finish a swap or an undo that was begun, undo one that was not, and drop what was staged."""
         server, notices = self._server, []
         with told(TARGET, "ended an interrupted restore"):
+            await_end(server, token_of(restore_id))  # of one that was killed the other process may still be at it
             found = self._marked(restore_id)
             for name, mark in found.items():
                 if mark.role == "undone" and name == mark.live:  # the way back had not been taken
@@ -143,10 +147,8 @@ class ClickHouseReplacer:
             old = {mark.live: name for name, mark in found.items() if mark.role == "old" and name != mark.live}
             if old:
                 away = self._leave(restore_id, list(old), "undone")
-                for live, name in old.items():
-                    if live in away:
-                        _rename(server, live, away[live])
-                    _rename(server, name, live)
+                changes = [Change(live, away.get(live), name) for live, name in old.items()]
+                by_hands(server, changes, token_of(restore_id))
             self._finish(restore_id)
             undone = of_role(self._marked(restore_id), "undone")
             if not old and not undone:
@@ -215,37 +217,45 @@ class ClickHouseReplacer:
 
     def _go_back(self, restore_id: str) -> None:
         """Give the live databases their names again after a swap that failed; what was staged is dropped later."""
-        server, found = self._server, self._marked(restore_id)
+        server, token = self._server, token_of(restore_id)
+        await_end(server, token)
+        found = self._marked(restore_id)
         old = {mark.live: name for name, mark in found.items() if mark.role == "old" and name != mark.live}
         swapped = [name for name, mark in found.items() if mark.role == "staged" and name == mark.live]
-        for live in {*old, *swapped}:
-            if live in swapped:
-                _rename(server, live, staged_name(restore_id, live))
-            if live in old:
-                _rename(server, old[live], live)
+        aside = {live: staged_name(restore_id, live) for live in swapped}
+        _put_right(server, [Change(live, aside.get(live), name) for live, name in old.items()], token)
+        for live in swapped:
+            if live not in old:  # nobody had the name before
+                rename(server, live, aside[live], token)
         self._finish(restore_id)
 
     def _go_on(self, restore_id: str) -> None:
         """Do the renames that a killed swap, or undo, had not come to: no live name is left without its database."""
         server, found = self._server, self._marked(restore_id)
         staged, old = of_role(found, "staged"), of_role(found, "old")
-        for live, built in staged.items():
-            if built != live:
-                if old.get(live) == live:
-                    _rename(server, live, kept_name(restore_id, live, "old"))
-                _rename(server, built, live)
-        for live, kept in old.items():
-            if live not in staged and not _exists(server, live):
-                _rename(server, kept, live)
+        changes = [
+            Change(live, kept_name(restore_id, live, "old") if old.get(live) == live else None, built)
+            for live, built in staged.items()
+            if built != live
+        ]
+        changes += [
+            Change(live, None, kept) for live, kept in old.items() if live not in staged and not _exists(server, live)
+        ]
+        _put_right(server, changes, token_of(restore_id))
+
+
+def _put_right(server: Server, changes: Sequence[Change], token: str) -> None:
+    """Change names where some may be absent already: those take one rename, which is sent at once."""
+    change_names(server, [change for change in changes if change.away is None], token)
+    both = [change for change in changes if change.away is not None]
+    try:
+        by_hands(server, both, token)
+    except ToolError:  # this is no time to give up
+        change_names(server, both, token)
 
 
 def _comment(server: Server, name: str, comment: str | None) -> None:
     unfinished.set_comment(server, name, literal(comment or ""))
-
-
-def _rename(server: Server, old: str, new: str) -> None:
-    """Rename a database, also one whose dictionaries and views hold on to each other (else code 630)."""
-    server.execute(f"RENAME DATABASE {identifier(old)} TO {identifier(new)}", settings=unfinished.FORCE)
 
 
 def _drop(server: Server, names: Sequence[str]) -> None:
