@@ -24,11 +24,11 @@ from tests.support.drd_site import Site
 pytestmark = pytest.mark.faults
 
 
-def killed_backup(site: Site, subject: Subject) -> None:
+def killed_backup(site: Site, subject: Subject, kind: str = "full") -> None:
     """Kill a second backup in its middle, and see that no child outlives it."""
     before = parts_in_store(site, subject.name)
     slow_down(site)
-    running = site.start("backup", "now")
+    running = site.start("backup", "now", "--kind", kind)
     wait_for("two parts of the backup", lambda: parts_in_store(site, subject.name) > before + 1, running=running)
     children = family(running)
     running.process.send_signal(signal.SIGKILL)
@@ -77,7 +77,7 @@ def test_killed_incremental_backup(make_site: MakeSite, growing: PostgresSubject
     parent = site("backup", "now", "--json").succeeds().json["backups"][0]
     then = growing.source_digest()
     growing.grow(8)
-    killed_backup(site, growing)
+    killed_backup(site, growing, kind="auto")
     assert [b["id"] for b in site("list", "--json").succeeds().json["backups"]] == [parent["id"]]
     checked = site("verify", "--deep", "--json").succeeds().json
     assert (checked["outcome"], len(checked["unfinished"])) == ("ok", 1)
