@@ -19,10 +19,11 @@ import pytest
 from devstack.clickhouse import ClickHouse
 from devstack.errors import DevstackError
 from devstack.process import ProcessId, descendants, identify, is_alive
+from drd.engines.clickhouse.quoting import literal
 from drd.engines.marks import Mark, kept_name
 from tests.faults import renaming_drd
 from tests.faults.subjects import wait_for
-from tests.support.clickhouse_relay import Relay, relay_to
+from tests.support.clickhouse_relay import Held, Relay, relay_to
 from tests.support.drd_site import ROOT
 from tests.support.replace_site import reading
 
@@ -46,8 +47,8 @@ class Swap:
             for name, value in ((live, "new"), (old, "old")):
                 server.query(f"CREATE DATABASE {name}")
                 server.query(f"CREATE TABLE {name}.t ENGINE = Log AS SELECT '{value}' AS v")
-            mark = Mark(ID, "old", live, None).text().replace("\\", "\\\\").replace("'", "\\'")
-            server.query(f"ALTER DATABASE {old} MODIFY COMMENT '{mark}'")
+            mark = literal(Mark(ID, "old", live, None).text())
+            server.query(f"ALTER DATABASE {old} MODIFY COMMENT {mark}")
 
     def values(self) -> list[str]:
         """Read both live databases; raises where one has no name."""
@@ -78,6 +79,13 @@ class Swap:
         process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
         return process
+
+    def begin_until(self, word: str, nth: int) -> tuple[subprocess.Popen[str], Held]:
+        """Start the drd and hold the n-th statement with ``word`` that it or its hands send; return once it is held."""
+        held = self.relay.hold(word, nth)
+        drd = self.begin()
+        held.reached()
+        return drd, held
 
     def clear(self) -> None:
         for name in self.names:
@@ -125,9 +133,7 @@ def swap(clickhouse_source: ClickHouse, clickhouse_database: str, relay: Relay) 
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_drd_is_killed_at_a_rename(swap: Swap, nth: int) -> None:
     """Before the first, between both, between two databases: all names are there without any further drd."""
-    held = swap.relay.hold(RENAME, nth)
-    drd = swap.begin()
-    held.reached()
+    drd, held = swap.begin_until(RENAME, nth)
     hands = hands_of(drd)
     assert os.getsid(hands.pid) == os.getpgid(hands.pid) == hands.pid
     for kind in ("cmdline", "environ"):
@@ -147,9 +153,7 @@ def test_drd_is_killed_at_a_rename(swap: Swap, nth: int) -> None:
 
 def test_drd_is_killed_before_it_says_go(swap: Swap) -> None:
     """The hands connect, find nobody there any more, and leave without a rename."""
-    held = swap.relay.hold(SIGN)
-    drd = swap.begin()
-    held.reached()
+    drd, held = swap.begin_until(SIGN, 1)
     hands = hands_of(drd)
     kill(drd)
     before = len(swap.relay.statements)
@@ -161,9 +165,7 @@ def test_drd_is_killed_before_it_says_go(swap: Swap) -> None:
 
 def test_the_hands_are_killed(swap: Swap) -> None:
     """Drd notices at once, and ends the renames itself; its exit code says so."""
-    held = swap.relay.hold(RENAME, 2)
-    drd = swap.begin()
-    held.reached()
+    drd, held = swap.begin_until(RENAME, 2)
     os.kill(hands_of(drd).pid, signal.SIGKILL)
     wait_for("drd to go on", lambda: not swap.absent())
     held.release()  # and comes too late
@@ -174,9 +176,7 @@ def test_the_hands_are_killed(swap: Swap) -> None:
 
 def test_both_are_killed(swap: Swap) -> None:
     """Then a name is absent, as is said in docs/replace.md, and the next drd gives it its database."""
-    held = swap.relay.hold(RENAME, 2)
-    drd = swap.begin()
-    held.reached()
+    drd, held = swap.begin_until(RENAME, 2)
     hands = hands_of(drd)
     kill(drd)
     os.kill(hands.pid, signal.SIGKILL)
@@ -192,9 +192,7 @@ def test_both_are_killed(swap: Swap) -> None:
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_rename_is_refused(swap: Swap, killed: bool) -> None:
     """The fourth of four: both databases have their names again, whether drd lives to hear of it or not."""
-    held = swap.relay.hold(RENAME, 4)
-    drd = swap.begin()
-    held.reached()
+    drd, held = swap.begin_until(RENAME, 4)
     hands = hands_of(drd)
     swap.server.query(f"DROP DATABASE {swap.old[1]} SYNC")
     if killed:
@@ -209,9 +207,7 @@ def test_a_rename_is_refused(swap: Swap, killed: bool) -> None:
 
 def test_drd_is_suspended(swap: Swap) -> None:
     """The hands do not wait for it; it goes on from where they came to."""
-    held = swap.relay.hold(RENAME, 2)
-    drd = swap.begin()
-    held.reached()
+    drd, held = swap.begin_until(RENAME, 2)
     drd.send_signal(signal.SIGSTOP)
     held.release()
     wait_for("the names", swap.undone)
@@ -222,9 +218,7 @@ def test_drd_is_suspended(swap: Swap) -> None:
 
 def test_the_next_drd_waits_for_the_hands(swap: Swap) -> None:
     """One that comes while they are at it touches nothing before they have ended."""
-    held = swap.relay.hold(RENAME, 2)
-    drd = swap.begin()
-    held.reached()
+    drd, held = swap.begin_until(RENAME, 2)
     hands = hands_of(drd)
     kill(drd)
     before = len(swap.relay.statements)

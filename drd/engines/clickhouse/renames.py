@@ -1,7 +1,7 @@
 """Databases that change their names: one that was built takes the name of a live one, which is kept under another.
 
 The server knows no statement for both renames, so between them nobody has the live name. Each is sent with an id by
-which :func:`under_way` finds it while the server works on it.
+which :func:`await_end` finds it while the server works on it.
 """
 
 from __future__ import annotations
