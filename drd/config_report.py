@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from drd.config_model import Config
 from drd.config_urls import mask_url
-from drd.errors import ConfigError
+from drd.errors import PROBLEM, ConfigError
 
 _SHOWN_CHARACTERS = 60
 
@@ -38,7 +38,7 @@ def error_of(path: Path, problems: Sequence[str], hint: str) -> ConfigError:
     """Return the error that lists every problem of a document."""
     if len(problems) == 1:
         return ConfigError(f"{path}: {problems[0]}", hint=hint)
-    return ConfigError("\n  ".join([f"{path}: {len(problems)} problems", *problems]), hint=hint)
+    return ConfigError(PROBLEM.join([f"{path}: {len(problems)} problems", *problems]), hint=hint)
 
 
 @dataclass(frozen=True)

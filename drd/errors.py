@@ -34,6 +34,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from drd.legible import legible
+
+PROBLEM = "\n  "
+"""Begins each problem in the message of a :class:`ConfigError` that has several."""
+
 
 class DrdError(Exception):
     """Base of all deliberate errors; one line for a person and a code for a machine.
@@ -51,23 +56,27 @@ class DrdError(Exception):
 
     def __init__(self, message: str, *, op: str = "", subject: str = "", hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self.message = self._shown(message)
         self.op = op
-        self.subject = subject
-        self.hint = hint
+        self.subject = legible(subject)
+        self.hint = legible(hint)
 
     def during(self, op: str, subject: str) -> Self:
         """Fill ``op`` and ``subject`` where the raiser did not know them; return self."""
         self.op = self.op or op
-        self.subject = self.subject or subject
+        self.subject = self.subject or legible(subject)
         return self
 
     def add_hint(self, text: str) -> None:
         """Put ``text`` behind the hint there is, or in the place of none."""
-        self.hint = f"{self.hint}; {text}" if self.hint else text
+        self.hint = f"{self.hint}; {legible(text)}" if self.hint else legible(text)
 
     def __str__(self) -> str:
         return self.message
+
+    @staticmethod
+    def _shown(message: str) -> str:
+        return legible(message)
 
 
 class ConfigError(DrdError):
@@ -75,6 +84,10 @@ class ConfigError(DrdError):
 
     code = "config"
     exit_code = 2
+
+    @staticmethod
+    def _shown(message: str) -> str:
+        return PROBLEM.join(map(legible, message.split(PROBLEM)))  # a document may have several
 
 
 class PartialError(DrdError):

@@ -10,6 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
+from drd.legible import OneLine
+
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 EngineKind = Literal["postgres", "redis", "clickhouse"]
@@ -192,11 +194,8 @@ def compare_fingerprints(expected: Fingerprint, found: Fingerprint) -> list[Diff
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """Something a person should know that is not a failure; ``code`` is stable, ``message`` one line.
-
-    ``standing`` is one that each backup of the same server would repeat: it is told when it is new.
-    """
+class Notice(OneLine):
+    """What a person should know that is no failure; ``code`` is stable. One ``standing`` is told when it is new."""
 
     code: str
     message: str
@@ -204,7 +203,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckItem:
+class CheckItem(OneLine):
     """One line of a check: what was looked at, how it is, and a remedy that can be pasted when it is not well."""
 
     name: str
@@ -244,7 +243,7 @@ class DumpResult:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetState:
+class TargetState(OneLine):
     """Where a restore would go. ``empty`` is the permission to write; ``detail`` says what is there otherwise."""
 
     description: str
@@ -271,7 +270,7 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(OneLine):
     """Something wrong with what is stored: the key or artifact, what is wrong, and what that means."""
 
     subject: str
@@ -350,7 +349,7 @@ class ScratchEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(OneLine):
     """What one look at a restored database found.
 
     ``unverified``: it could not be looked at, so nothing is known. ``skipped``: not made, for the reason in ``detail``,

@@ -72,7 +72,7 @@ def _row(change: Change) -> tuple[str, ...]:
         remark = "other content"
     rows = _arrow(*(render.number(value) for value in change.rows))
     size = _arrow(*("–" if value is None else render.size(value) for value in change.bytes))
-    return (_SIGNS[change.kind], change.name, rows, size, remark)
+    return (_SIGNS[change.kind], render.legible(change.name), rows, size, remark)
 
 
 def _arrow(before: str, after: str) -> str:

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from drd.errors import DrdError
+from drd.legible import legible
 from drd.wording import ago, number, plural, point, size, span, when
 
 __all__ = [
     "ago",
     "coloured",
     "error_lines",
+    "legible",
     "mark",
     "number",
     "paint",

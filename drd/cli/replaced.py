@@ -93,7 +93,7 @@ def undo(args: argparse.Namespace, session: Session) -> int:
         return 0
     print(f"{render.mark('ok')} {record.source} holds again what it held before the restore {record.id}")
     if done.names:
-        print(f"  what had replaced it is kept: {', '.join(done.names)}")
+        print(f"  what had replaced it is kept: {render.legible(', '.join(done.names))}")
         print(f"  to remove that: drd restore drop-old {record.id}")
     return 0
 
@@ -113,7 +113,7 @@ def drop_old(args: argparse.Namespace, session: Session) -> int:
     elif record.kept:
         print(f"{render.mark('ok')} {', '.join(done.names)} is a backup like any other now: retention decides about it")
     else:
-        print(f"{render.mark('ok')} dropped {', '.join(done.names)}")
+        print(f"{render.mark('ok')} dropped {render.legible(', '.join(done.names))}")
     return 0
 
 

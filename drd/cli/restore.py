@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         _print_plan(at.at, planned)
         for source, lines in steps.items():
             print(f"{source} holds data, which is replaced:")
-            print("\n".join(f"    {number}. {line}" for number, line in enumerate(lines, 1)))
+            print("\n".join(f"    {number}. {render.legible(line)}" for number, line in enumerate(lines, 1)))
     if args.dry_run:
         if session.as_json:
             documents.emit(documents.restore_report(op.as_planned(at.at, planned), steps))
@@ -272,7 +272,7 @@ def _export_one(ports: Ports, choice: Choice[Backup], directory: Path, *, dry_ru
 
 
 def _print_plan(at: datetime, planned: list[PlannedRestore]) -> None:
-    print(f"Restore to {render.when(at)}")
+    print(f"Restore to {render.point(at)}")
     rows = [
         (
             item.source,
@@ -310,9 +310,8 @@ def _print(report: RestoreReport) -> None:
     print(f"{render.mark(report.outcome)} {headline} Nothing was overwritten.")
     for item in good:
         if item.replaced:
-            print(
-                f"  {item.source}: the old data is kept as {', '.join(item.replaced.old) or 'nothing: it was absent'}"
-            )
+            old = render.legible(", ".join(item.replaced.old))
+            print(f"  {item.source}: the old data is kept as {old or 'nothing: it was absent'}")
             print(f"    to go back:  drd restore undo {item.replaced.restore}")
             print(f"    to drop it:  drd restore drop-old {item.replaced.restore}")
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
+from drd.legible import legible
+
 _SPARK_STEP, _SPARK_HEIGHT = 10, 60
 _BAR_HEIGHT = 10
 
@@ -54,10 +56,3 @@ def label_of(text: str) -> Markup:
 def percent(share: float) -> str:
     """Write a share (0 to 1) as SVG takes it."""
     return f"{100 * share:.2f}%"
-
-
-def legible(text: str) -> str:
-    """Return text in which what cannot be seen is: control characters, those that reorder a line, broken ones."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " if c in "\n\t" else "\ufffd" for c in text)

@@ -19,7 +19,6 @@ from markupsafe import Markup
 from drd import __version__, wording
 from drd.daemon.model import Board, Overview
 from drd.daemon.web.answer import Answer, answer
-from drd.daemon.web.drawing import legible
 from drd.daemon.web.kept import KeptRows
 from drd.daemon.web.lists import DrillRow, JobRow, drill_rows, job_rows
 from drd.daemon.web.rows import MARKS, Row, rows, window_start
@@ -27,6 +26,7 @@ from drd.daemon.web.strip import DAYS, gaps
 from drd.daemon.web.troubles import Trouble, capital, sentence, troubles
 from drd.drills.look import LOOK, style_source
 from drd.drills.page import STYLE as DRILL_STYLE
+from drd.legible import legible
 from drd.ops.status import StatusReport
 
 _FEW = 8
