@@ -129,6 +129,30 @@ def test_replace_undo_and_drop(world: World) -> None:
     assert world.databases() == [world.database]
 
 
+def test_rows_that_no_backup_holds_are_named(
+    clickhouse_source: ClickHouse, clickhouse_database: str, tmp_path: Path
+) -> None:
+    """The plan and the report name a Set table, which comes back empty; its name, a line feed in it, fakes no line."""
+    db, run = clickhouse_database, clickhouse_source.query
+    run(f"CREATE DATABASE {db}")
+    run(f"CREATE TABLE {db}.plain (k UInt32) ENGINE = MergeTree ORDER BY k")
+    run(f"CREATE TABLE {db}.`seen\\n✓ fine` (k UInt32) ENGINE = Set")
+    for name in ("plain", "`seen\\n✓ fine`"):
+        run(f"INSERT INTO {db}.{name} SELECT number FROM numbers(10)")
+    source = {"type": "clickhouse", "url": clickhouse_source.url, "databases": [db]}
+    site = replace_site(tmp_path, "ticks", source, clickhouse_source.password)
+    site("backup", "now").succeeds()
+    plan = site(*REPLACE, "--dry-run").succeeds().out
+    done = site(*REPLACE).succeeds().out
+    named = rf"{db}.`seen\n✓ fine` (Set)"
+    assert f"only there are the rows of {named}, of which BACKUP saves none" in plan
+    assert f"no rows of {named} were brought back" in done
+    assert not [line for line in (plan + done).splitlines() if line.startswith("✓ fine")]
+    assert run(f"SELECT count() FROM {db}.plain").strip() == "10"
+    (old,) = (name for name in clickhouse_source.query("SHOW DATABASES").split() if name.startswith(f"{db}_before"))
+    run(f"DROP DATABASE {old} SYNC")
+
+
 @pytest.mark.parametrize(
     ("how", "where"),
     [

@@ -9,7 +9,7 @@ until they were read again. This costs the server no read of data.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from drd.engines.clickhouse.client import Server, ServerRefusal
@@ -21,6 +21,8 @@ COMPARED = ("rows", "content")
 _COUNTED = frozenset({"Log", "TinyLog", "StripeLog", "Memory"})
 # Engines that keep rows which BACKUP leaves out without a word (tried on 26.7: only their definitions came back).
 _NOT_SAVED = ("Join", "Set", "EmbeddedRocksDB", "File", "Buffer", "KeeperMap", "Distributed")
+EMPTIED = frozenset(_NOT_SAVED) - {"Distributed"}
+"""Those that a restore brings back empty; a Distributed table has its rows in others."""
 _PATCHES = "patch-"
 
 TableName = tuple[str, str]
@@ -117,18 +119,31 @@ def count_rows(server: Server, kinds: Mapping[TableName, str]) -> dict[TableName
     return out
 
 
+def without_rows(kinds: Mapping[TableName, str], left_out: Collection[str] = _NOT_SAVED) -> str:
+    """Name the tables whose rows no BACKUP of ClickHouse holds, with their engines; empty where there are none."""
+    return _some(sorted(f"{shown(*name)} ({engine})" for name, engine in kinds.items() if engine in left_out))
+
+
+def came_empty(server: Server, names: Mapping[str, str]) -> list[Notice]:
+    """Name the tables that a restore made without rows; ``names`` maps a database to what people know it by."""
+    kinds = {(names[name[0]], name[1]): engine for name, engine in engines(server, list(names)).items()}
+    if not (lost := without_rows(kinds, EMPTIED)):
+        return []
+    text = f"no rows of {lost} were brought back: ClickHouse's BACKUP saves none; fill again what should hold some"
+    return [Notice("rows-not-restored", text)]
+
+
 def unsaved(server: Server, databases: Sequence[str], kinds: Mapping[TableName, str]) -> list[Notice]:
     """Name what ClickHouse's BACKUP leaves out silently: rows of some engines, and updates not yet merged into parts.
 
     A lightweight UPDATE writes patch parts, which BACKUP does not take: the rows come back as they were before it.
     """
     notices = []
-    lost = sorted(f"{shown(*name)} ({engine})" for name, engine in kinds.items() if engine in _NOT_SAVED)
-    if lost:
+    if lost := without_rows(kinds):
         notices.append(
             Notice(
                 "rows-not-saved",
-                f"ClickHouse's BACKUP saves no rows of {_some(lost)}: only how they are defined is in this backup",
+                f"ClickHouse's BACKUP saves no rows of {lost}: only how they are defined is in this backup",
             )
         )
     rows = server.rows(

@@ -229,6 +229,8 @@ def _bring(
         for name in tables:
             check_table(query, name, work.ctx)
     restored.take(active_only=True)
+    known_by = live_names(work.settings, list(work.names))
+    notices += fingerprints.came_empty(work.server, {here: known_by[there] for there, here in work.names.items()})
     if work.settings.merges_after_restore == "started":
         start_merges(work.server, work.names.values())
     refresh_views(work.server, work.names.values())

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from drd.engines.clickhouse import definitions, orphans, restore, unfinished
+from drd.engines.clickhouse import definitions, fingerprints, orphans, restore, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, told
 from drd.engines.clickhouse.engine import ClickHouseEngine
 from drd.engines.clickhouse.handover import by_hands
@@ -53,12 +53,14 @@ class ClickHouseReplacer:
             _require_renames(self._server, names)
             _require_room(self._server, backup)
             present = sorted(restore.held(self._server, names))
+            lost = fingerprints.without_rows(fingerprints.engines(self._server, names), fingerprints.EMPTIED)
         built = ", ".join(staged_name("……", name) for name in names)
         return (
             f"build {', '.join(names)} beside, as {built}; clients go on",
             "let the server read every part back, and compare rows and hashes with the fingerprint",
             "swap by two renames each, one right after the other; views and dictionaries follow within moments",
-            f"keep {', '.join(present)} as NAME_before_TIME",
+            f"keep {', '.join(present)} as NAME_before_TIME"
+            + (f"; only there are the rows of {lost}, of which BACKUP saves none" if lost else ""),
         )
 
     def stage(self, restore_id: str, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> Sequence[Notice]:
