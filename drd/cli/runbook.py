@@ -6,9 +6,9 @@ import argparse
 import sys
 from typing import Any
 
-from drd.cli import documents
+from drd.cli import documents, render
 from drd.cli.session import Session
-from drd.errors import ConfigError
+from drd.errors import ConfigError, IntegrityError
 
 
 def add(verbs: Any, common: argparse.ArgumentParser) -> None:
@@ -39,17 +39,26 @@ def run(args: argparse.Namespace, session: Session) -> int:
 
 
 def _script(backup_id: str, session: Session) -> int:
+    """Print the script; of a backup whose chain is not whole too, as the parts may be there still, and say so."""
     from drd.ops.runbook import runbook
+    from drd.repository.planning import broken_chain
 
     services = session.services
-    backup = services.ports.catalog.get(backup_id)
-    trusted = services.ports.catalog.signing.trust is not None
-    script = runbook(backup, services.location, services.ports.formats(backup.engine), signature_checked=trusted)
+    catalog = services.ports.catalog
+    backup = catalog.get(backup_id)
+    by_id = {entry.id: entry.backup for entry in catalog.survey(backup.source).entries if entry.backup}
+    problem = broken_chain(backup, by_id)
+    trusted = catalog.signing.trust is not None
+    backup_format = services.ports.formats(backup.engine)
+    script = runbook(backup, services.location, backup_format, signature_checked=trusted, problem=problem)
     if session.as_json:
-        documents.emit({"id": backup.id, "source": backup.source, "script": script})
+        documents.emit({"id": backup.id, "source": backup.source, "script": script, "problem": problem or None})
     else:
         sys.stdout.write(script)
-    return 0
+        if problem:
+            text = f"{problem}. The script works only if every part of it is there still: drd verify {backup.id}"
+            print(f"{render.mark('failed', sys.stderr)} {text}", file=sys.stderr)
+    return IntegrityError.exit_code if problem else 0
 
 
 def _sheet(session: Session) -> int:

@@ -54,16 +54,18 @@ def runbook(
     backup_format: Format,
     *,
     signature_checked: bool = False,
+    problem: str = "",
 ) -> str:
     """Return the script: check everything, fetch, verify, decrypt and decompress, restore with the engine's tools.
 
-    ``signature_checked`` says that the caller knows the manifest's signature to be good.
+    ``signature_checked`` says that the caller knows the manifest's signature to be good; ``problem`` is a line that
+    warns of what is wrong with the backup's chain.
     """
     engine = backup_format.runbook(backup)
     fetched = _fetched(backup)
     values = _values(backup, location, fetched, engine) | engine.values
     sections = (
-        "\n".join(_title(backup, location, engine, signature_checked=signature_checked)),
+        "\n".join(_title(backup, location, engine, problem, signature_checked=signature_checked)),
         f"set -Eeuo pipefail\numask 077\nexport LC_ALL=C\n\n{_rule('this backup')}",
         "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()),
         f"{_rule('how')}\n\n{_SHELL.read_text(encoding='utf-8')}",
@@ -116,7 +118,12 @@ def settings(backup: Backup, location: S3Location | FolderLocation, engine: Engi
 
 
 def _title(
-    backup: Backup, location: S3Location | FolderLocation, engine: EngineRunbook, *, signature_checked: bool
+    backup: Backup,
+    location: S3Location | FolderLocation,
+    engine: EngineRunbook,
+    problem: str,
+    *,
+    signature_checked: bool,
 ) -> Iterator[str]:
     yield "#!/usr/bin/env bash"
     yield f"# Restore {backup.id} without drd: {backup.engine} {backup.engine_version}, source {backup.source},"
@@ -125,6 +132,8 @@ def _title(
     if ancestors := sorted(needed_by(backup)):
         yield "# It is incremental: parts of it lie in the folders of earlier backups, which the store must still hold:"
         yield from (f"#   {ancestor}" for ancestor in ancestors)
+    if problem:
+        yield f"# WARNING: {problem}: this works only if every part is there still."
     yield "#"
     yield from (f"# {line}" for line in _WHAT_IT_DOES)
     yield "#"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.drd_site import Site
-from tests.support.trading_site import REDIS, BackedUp, Targets
+from tests.support.trading_site import CLICKHOUSE, REDIS, BackedUp, Targets
 
 pytestmark = pytest.mark.e2e
 
@@ -93,6 +93,19 @@ def test_manifest_removed(copied: Site, backed_up: BackedUp) -> None:
     run = copied("backup", "now", REDIS, "--json").succeeds()
     assert "swept" in [warning["code"] for warning in run.json["backups"][0]["warnings"]]
     assert not (copied.store_dir / "backups" / REDIS / gone).exists()
+
+
+def test_the_script_of_a_broken_chain(twice: BackedUp, backed_up: BackedUp, tmp_path: Path) -> None:
+    """It is printed, since parts may be there still, and says twice what is missing: in itself and beside (exit 20)."""
+    parent, child = backed_up.ids[CLICKHOUSE], twice.ids[CLICKHOUSE]
+    site = twice.copy(tmp_path / "broken")
+    assert "WARNING" not in site("runbook", child).succeeds().text
+    (site.store_dir / "backups" / CLICKHOUSE / parent / "manifest.json").unlink()
+    run = site("runbook", child)
+    assert run.rc == 20, run.described
+    assert f"# WARNING: backup {child} needs {parent}" in run.out
+    assert parent in run.err
+    assert site("runbook", child, "--json").json["problem"].startswith(f"backup {child} needs {parent}")
 
 
 def test_repository_of_a_newer_format(copied: Site) -> None:
