@@ -28,6 +28,11 @@ class Meter:
             done = self._done_bytes
         self._report(Progress(self._subject, self._phase, done, self._total_bytes))
 
+    @property
+    def done_bytes(self) -> int:
+        """The bytes counted so far."""
+        return self._done_bytes
+
 
 class ObservedSink:
     """An artifact sink that meters what is written to it."""

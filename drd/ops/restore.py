@@ -221,6 +221,7 @@ class Attempt(ABC):
         self._check = check
         self.notices: list[Notice] = []
         self.check_s = 0.0
+        self.restored_bytes = item.backup.plain_bytes
         self.replaced: Replaced | None = None
 
     @abstractmethod
@@ -235,7 +236,7 @@ class Attempt(ABC):
         outcome: Outcome = "ok"
         try:
             self.go()
-            ports.progress(Progress(item.source, "done", item.backup.plain_bytes, item.backup.plain_bytes))
+            ports.progress(Progress(item.source, "done", self.restored_bytes, self.restored_bytes))
         except DrdError as raised:
             error = of_source(raised, "restore", item.source)
             outcome = "cancelled" if isinstance(raised, Cancelled) else "failed"
@@ -281,6 +282,8 @@ class IntoEmpty(Attempt):
             observed, engine = ObservedReader(artifacts, meter), item.into.engine
             done = run_bounded(lambda: engine.restore(item.backup, observed, ctx), ctx.cancel, RESTORE_GRACE_S)
             self.notices += done.notices
+            if item.into.narrowed is not None:  # a part: what was read of the backup is nearest to its size
+                self.restored_bytes = meter.done_bytes
             restored = ports.monotonic()
             if expected is not None:
                 ports.progress(Progress(item.source, "compare"))

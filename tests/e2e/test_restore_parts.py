@@ -92,6 +92,9 @@ def test_awkward_parts_of_postgres(platform: Platform, make_site: MakeSite, targ
                 True,
             )
         targets.empty()
+        run = site(*into(targets, POSTGRES, "--tables", "events_1")).succeeds()
+        assert "what was asked for needs it: public.events, public.events_2\n" in run.out
+        targets.empty()
         run = site(*into(targets, POSTGRES, "--tables", "public.child")).succeeds()
         assert "child_day_fkey" in run.out
         assert "child_id_fkey" in run.out
@@ -114,6 +117,10 @@ def test_tables_of_one_of_several_databases(platform: Platform, make_site: MakeS
             assert connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall() == [
                 ("here_1",)
             ]
+        targets.empty()
+        site(*into(targets, POSTGRES, "--tables", "here_*")).fails(
+            13, f"names one database ({RESTORED_DATABASE})", "but 2", hint="--database"
+        )
         site(*into(targets, POSTGRES, "--tables", "her_*")).fails(
             2, "nothing in the 2 databases", hint=f"{databases[1]}.public.here_1"
         )

@@ -47,8 +47,12 @@ class _Job:
 
 
 def plan(settings: PostgresSettings, endpoint: Endpoint, artifacts: ArtifactReader) -> list[_Job]:
-    """Pair each database of the backup with its target's name: its own, or the URL's for a single one."""
+    """Pair each database of the backup with its target's name: its own, or the URL's for a single one.
+
+    Raises TargetError where the URL names a database and several others are to be restored.
+    """
     listed = _chosen(settings, artifacts)
+    _require_one_or_known(settings, endpoint.database, [str(item["name"]) for item in listed])
     into = endpoint.database if len(listed) == 1 and not settings.databases else None
     chosen = settings.selection
     jobs = [_Job(f"{item['artifact']}/", item, into or str(item["name"]), chosen) for item in listed]
@@ -59,6 +63,14 @@ def plan(settings: PostgresSettings, endpoint: Endpoint, artifacts: ArtifactRead
         _Job(job.prefix, job.properties | {"comment": beside.comments[job.target]}, beside.names[job.target], chosen)
         for job in jobs
     ]
+
+
+def _require_one_or_known(settings: PostgresSettings, named: str | None, names: list[str]) -> None:
+    if named and not settings.databases and len(names) > 1 and named not in names:
+        raise TargetError(
+            f"the target names one database ({named}), but {len(names)} would be restored, such as {names[0]}",
+            hint="add --database NAME for one of them, or leave the name out of the URL: all keep their own then",
+        )
 
 
 def narrowed(settings: PostgresSettings, expected: Fingerprint, artifacts: ArtifactReader) -> Fingerprint:

@@ -91,7 +91,8 @@ def part_of(toc: Toc, selection: Selection, database: str) -> Part:
     if not (selection.schemas or selection.tables):
         return Part(toc, ())
     graph = _Graph(toc.entries)
-    chosen = graph.with_partitions(entry for entry in toc.entries if _is_asked_for(entry, selection))
+    asked_for = {entry.dump_id for entry in toc.entries if _is_asked_for(entry, selection)}
+    chosen = graph.with_partitions(asked_for, of_needed=True)
     kept, left_out = graph.closure(chosen)
     schemas = {entry.schema for entry in toc.entries if entry.dump_id in kept and entry.schema}
     kept |= {entry.dump_id for entry in toc.entries if entry.desc == "SCHEMA" and entry.tag in schemas}
@@ -102,7 +103,8 @@ def part_of(toc: Toc, selection: Selection, database: str) -> Part:
         if entry.desc in {"ACL", "COMMENT"} and entry.dependencies and kept.issuperset(entry.dependencies)
     }
     entries = tuple(entry for entry in toc.entries if entry.dump_id in kept)
-    return Part(replace(toc, entries=entries), tuple(_notices(entries, chosen, left_out, database)))
+    own = graph.with_partitions(asked_for, of_needed=False)
+    return Part(replace(toc, entries=entries), tuple(_notices(entries, own, left_out, database)))
 
 
 def expected_of(part: Toc, database: str, fingerprint: Fingerprint) -> dict[str, dict[str, Json]]:
@@ -127,9 +129,9 @@ class _Graph:
         self._entries = entries
         self._by_id = {entry.dump_id: entry for entry in entries}
 
-    def with_partitions(self, asked_for: Iterable[TocEntry]) -> set[int]:
-        """Return the ids of what was asked for, and of the partitions of it and of what it needs, however deep."""
-        chosen = {entry.dump_id for entry in asked_for}
+    def with_partitions(self, asked_for: Iterable[int], *, of_needed: bool) -> set[int]:
+        """Return the ids of what was asked for and of its partitions, or also those of what it needs, however deep."""
+        chosen = set(asked_for)
         partitions: dict[int, int] = {}  # partition to parent; an attachment bears the partition's name
         for entry in self._entries:
             if entry.desc == "TABLE ATTACH":
@@ -137,7 +139,7 @@ class _Graph:
                 own = [end.dump_id for end in ends if (end.schema, end.tag) == (entry.schema, entry.tag)]
                 partitions |= {i: end.dump_id for i in own for end in ends if end.dump_id != i}
         while True:
-            there = {i for i in self._needs(chosen) if self._is_relation(i)}
+            there = {i for i in (self._needs(chosen) if of_needed else chosen) if self._is_relation(i)}
             more = {partition for partition, parent in partitions.items() if parent in there} - chosen
             if not more:
                 return chosen
@@ -183,9 +185,9 @@ def _is_asked_for(entry: TocEntry, selection: Selection) -> bool:
 
 
 def _notices(
-    entries: Sequence[TocEntry], chosen: set[int], left_out: Sequence[TocEntry], database: str
+    entries: Sequence[TocEntry], own: set[int], left_out: Sequence[TocEntry], database: str
 ) -> Iterator[Notice]:
-    needed = [dotted(e.schema, e.tag) for e in entries if e.desc in _RELATIONS and e.dump_id not in chosen]
+    needed = [dotted(e.schema, e.tag) for e in entries if e.desc in _RELATIONS and e.dump_id not in own]
     if needed:
         text = f"{database}: also restored, as what was asked for needs it: {_some(needed)}"
         yield Notice("needed-too", text)
