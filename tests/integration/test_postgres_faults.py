@@ -18,9 +18,11 @@ import pytest
 
 from devstack.postgres import Postgres
 from drd.cancel import CancelToken
+from drd.engines.children import Child
 from drd.engines.postgres.engine import PostgresEngine
 from drd.engines.postgres.place import UNFINISHED
 from drd.engines.postgres.settings import PostgresSettings
+from drd.engines.postgres.spool import SpoolShipper
 from drd.errors import (
     Cancelled,
     DrdError,
@@ -183,6 +185,22 @@ def test_the_spool_stays_small(postgres: Postgres, big: str, tmp_path: Path) -> 
     assert peak <= 2 * (8 << 20)
     assert dumped.result.fingerprint.items[f"{big}.public.big"]["rows"] == BIG_ROWS
     assert sum(map(len, dumped.artifacts.values())) > 45 << 20
+
+
+def test_a_look_at_the_spool_that_is_old_when_it_is_judged(
+    postgres: Postgres, big: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine all that a look saw may be shipped before pg_dump is paused for it: that is no full spool."""
+    look = SpoolShipper._look
+
+    def slowly(shipper: SpoolShipper, child: Child | None) -> int:
+        usage = look(shipper, child)
+        time.sleep(0.03)
+        return usage
+
+    monkeypatch.setattr(SpoolShipper, "_look", slowly)
+    dumped = dump_of(engine_for(postgres, big), tmp_path, spool_limit_bytes=8 << 20)
+    assert dumped.result.fingerprint.items[f"{big}.public.big"]["rows"] == BIG_ROWS
 
 
 def test_a_spool_that_cannot_free_blocks(
@@ -437,8 +455,10 @@ import sys
 from pathlib import Path
 from typing import Any
 from drd.model import Secret
+from drd.engines.children import Child
 from drd.engines.postgres.engine import PostgresEngine
 from drd.engines.postgres.settings import PostgresSettings
+from drd.engines.postgres.spool import SpoolShipper
 from tests.support.artifacts import MemorySink, work_context
 import time
 class Stuck(MemorySink):

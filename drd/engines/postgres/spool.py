@@ -14,6 +14,7 @@ import hashlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ _PAGE_BYTES = 4096
 _KEEP_SIZE_AND_PUNCH = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, linux/falloc.h
 _ASSUMED_BYTES_PER_S = 1 << 30  # how fast pg_dump may fill the folder between two looks
 _TOC_NAME = "toc.dat"
+_STILL_S = 1.0  # how long nothing moves in a full folder before it is given up; one look is old when it is judged
 _DYING_S = 2.0  # how long a pg_dump that met an error may take to say so and end
 
 
@@ -114,6 +116,7 @@ class SpoolShipper:
         self._done_bytes = 0
         self._last_usage_bytes = 0
         self._paused: list[int] = []
+        self._still: tuple[float, int] | None = None  # since when pg_dump waits for nothing, and the usage then
 
     def run(self, child: Child, explain: Callable[[], DrdError]) -> None:
         """Ship until pg_dump has ended and everything is shipped.
@@ -158,7 +161,7 @@ class SpoolShipper:
             self._report(self._done_bytes, len(self.shipped))
             if code == 0 and not self._files and not self._work:
                 return
-            if self._paused and self._stuck():
+            if self._stands_still(usage):
                 raise SourceError(
                     f"the spool limit of {self._ctx.spool_limit_bytes >> 20} MiB is too small for one table here",
                     hint="raise it, or put the spool on ext4, xfs, btrfs or tmpfs, where read blocks can be freed",
@@ -223,10 +226,17 @@ class SpoolShipper:
         for future in done:
             future.result()
 
-    def _stuck(self) -> bool:
-        """Whether pg_dump is suspended although nothing is left that could be shipped."""
+    def _stands_still(self, usage: int) -> bool:
+        """Whether pg_dump stays suspended although nothing is left that could be shipped, nor given back."""
         with self._lock:
-            return all(file.drained and not file.complete for file in self._files.values())
+            idle = all(file.drained and not file.complete for file in self._files.values())
+        if not (self._paused and idle):
+            self._still = None
+            return False
+        now = time.monotonic()
+        if self._still is None or self._still[1] != usage:  # read meanwhile: the next look may let pg_dump go on
+            self._still = (now, usage)
+        return now - self._still[0] >= _STILL_S
 
     def _balance(self, child: Child, usage: int, *, running: bool) -> None:
         grown = max(0, usage - self._last_usage_bytes)  # as much again may come before the next look
