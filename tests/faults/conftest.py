@@ -59,6 +59,8 @@ def clickhouse(workspace: Workspace, clickhouse_target: ClickHouse) -> Iterator[
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Give each subject in turn, its target empty before and after."""
     wanted: Subject = request.getfixturevalue("redis_pair" if request.param == "redis" else request.param)
+    if isinstance(wanted, RedisSubject):
+        wanted.refill(MEGABYTES)  # others kill that server, or give it less
     wanted.clear()
     yield wanted
     wanted.clear()

@@ -225,6 +225,13 @@ class RedisSubject(Subject):
                 client.set(f"blob:{n}", rng.randbytes(100_000))
             client.mset({f"key:{n}": n * seed for n in range(500)})
 
+    def refill(self, megabytes: float) -> None:
+        """Fill where the server does not hold as much already."""
+        with self.server.client() as client:
+            held = client.dbsize()
+        if held != int(megabytes * 10) + 500:
+            self.fill(megabytes)
+
     def source_digest(self) -> str:
         return _redis_digest(self.server)
 
