@@ -61,7 +61,7 @@ class Mailbox(Server):
             message_from_bytes(path.read_bytes(), policy=policy.default) for path in sorted(self.folder.glob("*.eml"))
         ]
 
-    def wait(self, wanted: Callable[[EmailMessage], bool], timeout_s: float = 20.0) -> EmailMessage:
+    def wait(self, wanted: Callable[[EmailMessage], bool], timeout_s: float = 40.0) -> EmailMessage:
         """Return the first mail that is wanted; raises with the subjects that came when none is in time."""
         deadline = time.monotonic() + timeout_s
         while True:
