@@ -40,7 +40,7 @@ def contained(make_site: MakeSite, image: str, docker_host: str) -> ContainerSit
 def test_the_platform_is_backed_up_restored_and_drilled_from_inside(
     contained: ContainerSite, targets: Targets, docker_host: str
 ) -> None:
-    """With a user id that nobody knows and a read-only root, every source goes out, back, and is proven."""
+    """With a user id that nobody knows and a read-only root, every source goes out, back, in place, and is proven."""
     from tests.support.scratch_sites import DockerSite
 
     checked = contained("check").succeeds()
@@ -49,6 +49,14 @@ def test_the_platform_is_backed_up_restored_and_drilled_from_inside(
     for source in SOURCES:
         contained("restore", "--at", "now", "--source", source, "--into", targets.url(source)).succeeds()
         assert targets.found(source) == targets.expected(source)
+
+    live = contained.config["sources"]
+    contained.config["sources"] = targets.sources()
+    for line in contained("restore", "--at", "now", "--replace", "--json").succeeds().json["restores"]:
+        assert line["replaced"], line
+        assert targets.found(line["source"]) == targets.expected(line["source"])
+        contained("restore", "drop-old", line["replaced"]["restore"]).succeeds()
+    contained.config["sources"] = live
 
     engine = DockerSite(docker_host)
     socket = Path(urlsplit(docker_host).path)
