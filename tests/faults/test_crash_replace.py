@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from devstack.clickhouse import ClickHouse
+from devstack.errors import DevstackError
 from devstack.postgres import Postgres
 from devstack.redis import Redis
 from tests.faults.subjects import wait_for
@@ -150,9 +151,15 @@ class LiveClickHouse(Live):
             self.server.query(f"DROP DATABASE IF EXISTS `{name}` SYNC")
 
     def settle(self) -> None:
-        """Wait for the process that renames, which is not killed with drd, to come past the moment of no name."""
-        there = f"SELECT 1 FROM system.databases WHERE name = '{self.database}'"
-        wait_for("the name", lambda: self.server.rows(there), timeout_s=5)
+        """Wait for the process that renames, which is not killed with drd, to end what it began, views included."""
+
+        def served() -> bool:
+            try:
+                return bool(self.read())
+            except DevstackError:
+                return False
+
+        wait_for("the name and the view", served, timeout_s=10)
 
 
 class LiveRedis(Live):

@@ -47,12 +47,22 @@ class Swap:
             for name, value in ((live, "new"), (old, "old")):
                 server.query(f"CREATE DATABASE {name}")
                 server.query(f"CREATE TABLE {name}.t ENGINE = Log AS SELECT '{value}' AS v")
-            mark = literal(Mark(ID, "old", live, None).text())
+            server.query(f"CREATE MATERIALIZED VIEW {old}.parked ENGINE = Log AS SELECT v FROM {old}.t")
+            server.query(f"DETACH TABLE {old}.parked PERMANENTLY")
+            mark = literal(Mark(ID, "old", live, "its own", ("parked",)).text())
             server.query(f"ALTER DATABASE {old} MODIFY COMMENT {mark}")
 
     def values(self) -> list[str]:
         """Read both live databases; raises where one has no name."""
         return [self.server.query(f"SELECT v FROM {name}.t").strip() for name in self.live]
+
+    def demand_finished(self) -> None:
+        """Demand that both live databases hold what was kept, with their comment and their view."""
+        assert self.values() == ["old", "old"]
+        for name in self.live:
+            assert self.server.query(f"SELECT count() FROM {name}.parked").strip() == "0"
+            comment = f"SELECT comment FROM system.databases WHERE name = '{name}'"
+            assert self.server.query(comment).strip() == "its own"
 
     def absent(self) -> list[str]:
         there = {row["name"] for row in self.server.rows("SELECT name FROM system.databases")}
@@ -147,8 +157,21 @@ def test_drd_is_killed_at_a_rename(swap: Swap, nth: int) -> None:
         left_alone(hands)
         time.sleep(0.1)
     assert reader.seen[-1] == ["old", "old"], reader.failed
-    assert swap.values() == ["old", "old"]
+    swap.demand_finished()
     assert end(swap.begin("undo")).count("_undone_") == 2
+
+
+@pytest.mark.parametrize(("word", "nth"), [("ATTACH TABLE", 1), ("ATTACH TABLE", 2), ("MODIFY COMMENT", 4)])
+def test_drd_is_killed_after_the_renames(swap: Swap, word: str, nth: int) -> None:
+    """While it attaches views again, or gives a comment back: the hands do what is left, and then leave."""
+    drd, held = swap.begin_until(word, nth)
+    hands = hands_of(drd)
+    kill(drd)
+    held.release()
+    left_alone(hands)
+    swap.demand_finished()
+    end(swap.begin("recover"))
+    swap.demand_finished()
 
 
 def test_drd_is_killed_before_it_says_go(swap: Swap) -> None:

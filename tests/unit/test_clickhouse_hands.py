@@ -127,14 +127,14 @@ def test_a_stranger_under_the_name_is_left_alone() -> None:
 
 def test_an_order_says_all_that_a_connection_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads back as it was, with every setting that the client looks at; one of another version is refused."""
-    order = hands.Order(SETTINGS, "token", CHANGES)
+    order = hands.Order(SETTINGS, "r", CHANGES)
     again = hands.Order.read(order.line())
-    assert (again.settings, again.token, tuple(again.changes)) == (SETTINGS, "token", CHANGES)
+    assert (again.settings, again.restore_id, tuple(again.changes)) == (SETTINGS, "r", CHANGES)
     assert (again.ready_within_s, again.done_within_s) == (order.ready_within_s, order.done_within_s)
     nothing = replace(SETTINGS, password=None, ca_file=None)
-    assert hands.Order.read(hands.Order(nothing, "token", ()).line()).settings == nothing
-    with pytest.raises(ValueError, match="version 2"):
-        hands.Order.read(order.line().replace(b'"version": 1', b'"version": 2'))
+    assert hands.Order.read(hands.Order(nothing, "r", ()).line()).settings == nothing
+    with pytest.raises(ValueError, match="version 3"):
+        hands.Order.read(order.line().replace(b'"version": 2', b'"version": 3'))
 
     known = {field.name for field in fields(ClickHouseSettings)}
     used = set()
@@ -175,11 +175,11 @@ def test_hands_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         subprocess.run(["sleep", "0.3"], check=True)  # until it has left
 
     with pytest.raises(ToolError, match=why) as caught:
-        by_hands(server, CHANGES, "token", look)
+        by_hands(server, "r", CHANGES, look)
     assert "nothing was renamed" in caught.value.hint
     monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
     with pytest.raises(ToolError, match="No such file"):
-        by_hands(server, CHANGES, "token")
+        by_hands(server, "r", CHANGES)
 
 
 def test_hands_that_nobody_orders_end_by_themselves() -> None:

@@ -4,9 +4,10 @@ Nothing simpler gives that. The server (26.7, tried) takes no second statement i
 behind the first on the same connection; ``PARALLEL WITH`` promises no order, and is younger than the oldest servers.
 
 It is started, connected and ready before it is told to go, so that the server is without a live name no longer than a
-rename takes. It runs in a session of its own: neither the terminal's signals nor the end of drd's process group reach
-it. Its order, with the password, goes through a pipe. Should it be killed instead, the renames are ended here. It waits
-some two minutes for its word: a drd that is suspended meanwhile for longer, and may lose its lease, renames nothing.
+rename takes. It stays until drd has done what follows (:mod:`.finish`), and does that where drd is killed meanwhile.
+It runs in a session of its own: neither the terminal's signals nor the end of drd's process group reach it. Its order,
+with the password, goes through a pipe. Should it be killed instead, the renames are ended here. It waits some two
+minutes for its word: a drd that is suspended meanwhile for longer, and may lose its lease, renames nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Any
 import drd
 from drd.engines.clickhouse import hands
 from drd.engines.clickhouse.client import Server
-from drd.engines.clickhouse.renames import Change, change_names
+from drd.engines.clickhouse.finish import finish
+from drd.engines.clickhouse.renames import Change, change_names, token_of
 from drd.errors import ToolError
 
 _MARGIN_S = 10.0
@@ -33,16 +35,18 @@ _ENDS_WITHIN_S = 10.0
 _MAX_ANSWER_BYTES = 64 << 10
 
 
-def by_hands(server: Server, changes: Sequence[Change], token: str, check: Callable[[], None] = lambda: None) -> None:
-    """Let the second process carry out ``changes``; return when all names are as they are to be.
+def by_hands(
+    server: Server, restore_id: str, changes: Sequence[Change], check: Callable[[], None] = lambda: None
+) -> None:
+    """Let the second process carry out ``changes`` of a restore; return when all is finished that follows from them.
 
     ``check`` is asked last before it is told to go, and raises where it must not. Raises what the server's client
-    raises, and :class:`~drd.errors.ToolError`, nothing done, when the process cannot be had. Whatever is raised: who
-    had a name has it again, as far as the server allowed that.
+    raises, and :class:`~drd.errors.ToolError`, nothing done, when the process cannot be had. Where a rename is refused,
+    who had a name has it again, as far as the server allowed that; where what follows is, the names stay changed.
     """
     if not changes:
         return
-    order = hands.Order(server.settings, token, changes)
+    order = hands.Order(server.settings, restore_id, changes)
     process = _started()
     try:
         _tell(process, order.line())
@@ -54,12 +58,14 @@ def by_hands(server: Server, changes: Sequence[Change], token: str, check: Calla
         if not _tell(process, hands.GO):
             raise _unavailable("it was kept waiting for too long")
         answer = _hear(process, order.done_within_s)
+        if answer is None:  # it died, perhaps between two renames
+            change_names(server, changes, token_of(restore_id))
+        else:
+            hands.demand_done(answer)
+        finish(server, restore_id)
     finally:
+        _tell(process, hands.BYE)
         _end(process)
-    if answer is None:  # it died, perhaps between two renames
-        change_names(server, changes, token)
-    else:
-        hands.demand_done(answer)
 
 
 def _started() -> subprocess.Popen[bytes]:

@@ -2,8 +2,10 @@
 
 ``python -m drd.engines.clickhouse.hands`` reads an :class:`Order`, one line of JSON, connects, says that it is ready,
 and waits for ``go``. Where its standard input ends before that, it leaves, having done nothing; after it, it carries
-the order out whatever becomes of drd, and says how it went. No signal but SIGKILL keeps it from that; an alarm ends it
-where something hangs. :mod:`.handover` starts it. Both are of one version, which the order names.
+the order out whatever becomes of drd, and says how it went. Then it waits for ``bye``: where its input ends without,
+drd was killed before it had done what follows a rename (:mod:`.finish`), and that is done here, too. No signal but
+SIGKILL keeps it from all that; an alarm ends it where something hangs. :mod:`.handover` starts it. Both are of one
+version, which the order names.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +23,17 @@ from typing import Any, Self
 
 from drd.engines.clickhouse import alive
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal
-from drd.engines.clickhouse.renames import Change, change_names
+from drd.engines.clickhouse.finish import finish
+from drd.engines.clickhouse.renames import Change, change_names, token_of
 from drd.engines.clickhouse.settings import ClickHouseSettings
 from drd.errors import DrdError, TargetError
 from drd.model import Secret
 
-VERSION = 1
+VERSION = 2
 GO = b"go\n"
+BYE = b"bye\n"
 ORDER_WITHIN_S = 60
+_TRIES, _TRY_AGAIN_S = 3, 1.0
 _DEAF_TO = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE)
 
 
@@ -36,7 +42,7 @@ class Order:
     """Which names to change, on which server; ``settings`` matter as far as a connection needs them."""
 
     settings: ClickHouseSettings
-    token: str
+    restore_id: str
     changes: Sequence[Change]
 
     @property
@@ -59,7 +65,7 @@ class Order:
             "ca_file": str(settings.ca_file.absolute()) if settings.ca_file else None,
             "connect_timeout_s": settings.connect_timeout_s,
             "stall_timeout_s": settings.stall_timeout_s,
-            "token": self.token,
+            "restore_id": self.restore_id,
             "changes": [[change.live, change.away, change.built] for change in self.changes],
         }).encode() + b"\n"  # fmt: skip
 
@@ -76,7 +82,7 @@ class Order:
             connect_timeout_s=fields["connect_timeout_s"],
             stall_timeout_s=fields["stall_timeout_s"],
         )
-        return cls(settings, fields["token"], [Change(*change) for change in fields["changes"]])
+        return cls(settings, fields["restore_id"], [Change(*change) for change in fields["changes"]])
 
 
 def demand_done(answer: dict[str, Any]) -> None:
@@ -104,17 +110,35 @@ def _serve(order: Order) -> None:
     signal.alarm(order.ready_within_s)
     server = Server(order.settings, TARGET)
     try:
-        with alive.sign(server, order.token):
+        token = token_of(order.restore_id)
+        with alive.sign(server, token):
             _say({"ready": True})
             if sys.stdin.buffer.readline() != GO:
                 return
             signal.alarm(order.done_within_s)
-            change_names(server, order.changes, order.token)
+            change_names(server, order.changes, token)
             _say({"done": True})
+            signal.alarm(order.done_within_s)
+            if sys.stdin.buffer.readline() != BYE:
+                signal.alarm(order.done_within_s)
+                _finish(server, order.restore_id)
     except ServerRefusal as refusal:
         _say({"refused": [refusal.number, refusal.text]})
     except DrdError as error:
         _say({"failed": [error.message, error.hint]})
+
+
+def _finish(server: Server, restore_id: str) -> None:
+    """Do what drd, killed, did not come to; the server may still work on what it was told last."""
+    for last in (False,) * (_TRIES - 1) + (True,):
+        try:
+            finish(server, restore_id)
+        except (ServerRefusal, DrdError):
+            if last:
+                raise
+            time.sleep(_TRY_AGAIN_S)
+        else:
+            return
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -5,9 +5,10 @@ client finds no database of that name. So a process of its own sends them (:mod:
 though drd be killed there; drd does where that one is killed. Only if both are, within those milliseconds, the name
 stays absent until the next run, which ends the swap forwards, as the data is compared already.
 
-What follows is made to be repeated: the definitions that name their database are made anew (:mod:`.definitions`), and
-the materialized views of the copy that is kept are detached, lest rows that arrive in the new one feed them. What has
-been done is told from names and comments alone:
+What follows (:mod:`.finish`) is made to be repeated: the definitions that name their database are made anew
+(:mod:`.definitions`), and the materialized views of the copy that is kept are detached, lest rows that arrive in the
+new one feed them. That process does this, too, where drd is killed. What has been done is told from names and comments
+alone:
 
 * a mark ``old`` on a database that has its own name: not swapped yet; ``staged`` on one that has: not finished yet.
 """
@@ -21,19 +22,16 @@ from typing import Literal
 from drd.engines.clickhouse import definitions, fingerprints, orphans, restore, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, told
 from drd.engines.clickhouse.engine import ClickHouseEngine
+from drd.engines.clickhouse.finish import comment, fed_views, finish, marked, note
 from drd.engines.clickhouse.handover import by_hands
 from drd.engines.clickhouse.packindex import read_index
-from drd.engines.clickhouse.quoting import identifier, literal, table
+from drd.engines.clickhouse.quoting import identifier
 from drd.engines.clickhouse.renames import Change, await_end, change_names, rename, token_of
 from drd.engines.clickhouse.settings import ClickHouseSettings
-from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_for, staged_name
+from drd.engines.marks import Mark, Role, Staging, kept_name, of_role, staged_for, staged_name
 from drd.errors import DrdError, TargetError, ToolError
 from drd.model import Backup, Fingerprint, Notice, Recovered
 from drd.protocols import ArtifactReader, Engine, WorkContext
-
-PENDING = "drd_swap_pending"
-_EXISTS = 57
-_NO_TABLE = 60
 
 
 class ClickHouseReplacer:
@@ -94,8 +92,8 @@ class ClickHouseReplacer:
         server = self._server
         with told(TARGET, "swapped the databases"):
             names = self._live(artifacts)
-            staged = staged_for(self._marked(restore_id), names)
-            _note(
+            staged = staged_for(marked(server, restore_id), names)
+            note(
                 server,
                 staged,
                 definitions.renewals(server, read_index(artifacts), artifacts, staged, staged_name(restore_id, "")),
@@ -104,8 +102,7 @@ class ClickHouseReplacer:
             kept = self._leave(restore_id, names, "old")
             try:
                 changes = [Change(live, kept.get(live), built) for live, built in staged.items()]
-                by_hands(server, changes, token_of(restore_id), ctx.cancel.raise_if_cancelled)
-                self._finish(restore_id)
+                by_hands(server, restore_id, changes, ctx.cancel.raise_if_cancelled)
             except (ServerRefusal, DrdError):
                 self._go_back(restore_id)
                 raise
@@ -116,20 +113,20 @@ class ClickHouseReplacer:
         server, notices = self._server, []
         with told(TARGET, "ended an interrupted restore"):
             await_end(server, token_of(restore_id))  # of one that was killed the other process may still be at it
-            found = self._marked(restore_id)
+            found = marked(server, restore_id)
             for name, mark in found.items():
                 if mark.role == "undone" and name == mark.live:  # the way back had not been taken
-                    _comment(server, name, mark.comment)
+                    comment(server, name, mark.comment)
             if any(
                 (mark.role == "old") == (name != mark.live) and mark.role != "undone" for name, mark in found.items()
             ):
                 self._go_on(restore_id)
             replaced = any(
                 (mark.role == "old") == (name != mark.live) and mark.role != "undone"
-                for name, mark in self._marked(restore_id).items()
+                for name, mark in marked(server, restore_id).items()
             )
-            self._finish(restore_id)
-            left = [name for name, mark in self._marked(restore_id).items() if mark.role == "staged"]
+            finish(server, restore_id)
+            left = [name for name, mark in marked(server, restore_id).items() if mark.role == "staged"]
             _drop(server, left)
             notices += [
                 Notice("leftover-removed", f"dropped {name}, left by the restore {restore_id}") for name in left
@@ -145,14 +142,14 @@ class ClickHouseReplacer:
         """Rename the old databases back, and those in their place away."""
         server = self._server
         with told(TARGET, "undid a restore"):
-            found = self._marked(restore_id)
+            found = marked(server, restore_id)
             old = {mark.live: name for name, mark in found.items() if mark.role == "old" and name != mark.live}
             if old:
                 away = self._leave(restore_id, list(old), "undone")
                 changes = [Change(live, away.get(live), name) for live, name in old.items()]
-                by_hands(server, changes, token_of(restore_id))
-            self._finish(restore_id)
-            undone = of_role(self._marked(restore_id), "undone")
+                by_hands(server, restore_id, changes)
+            finish(server, restore_id)
+            undone = of_role(marked(server, restore_id), "undone")
             if not old and not undone:
                 raise TargetError(
                     f"{self._server.address.netloc} has no old copy of the restore {restore_id} any more",
@@ -163,7 +160,7 @@ class ClickHouseReplacer:
     def drop_old(self, restore_id: str) -> Sequence[str]:
         """Drop the copies that are kept."""
         with told(TARGET, "dropped the kept copies"):
-            found = self._marked(restore_id)
+            found = marked(self._server, restore_id)
             kept = [name for name, mark in found.items() if mark.role != "staged" and name != mark.live]
             _drop(self._server, kept)
         return kept
@@ -179,61 +176,38 @@ class ClickHouseReplacer:
                 )
         return list(names.values())
 
-    def _marked(self, restore_id: str) -> dict[str, Mark]:
-        rows = self._server.rows("SELECT name, comment FROM system.databases ORDER BY name")
-        return marks_of({row["name"]: row["comment"] for row in rows}, restore_id)
-
     def _leave(self, restore_id: str, names: Sequence[str], role: Role) -> dict[str, str]:
         """Mark the live databases that exist as about to be kept; return what each will be called."""
         server, out = self._server, {}
         rows = server.rows(
             "SELECT name, comment FROM system.databases WHERE name IN {names:Array(String)}", {"names": list(names)}
         )
-        mine = self._marked(restore_id)
+        mine = marked(server, restore_id)
         for row in rows:
             name = row["name"]
             own = mine[name].comment if name in mine else row["comment"]
-            mark = Mark(restore_id, role, name, own, tuple(_fed_views(server, name)))
-            _comment(server, name, mark.text())
+            mark = Mark(restore_id, role, name, own, tuple(fed_views(server, name)))
+            comment(server, name, mark.text())
             out[name] = kept_name(restore_id, name, role)
         return out
-
-    def _finish(self, restore_id: str) -> None:
-        """Do what is left to do for databases that have been renamed; nothing for others. May be repeated."""
-        server, found = self._server, self._marked(restore_id)
-        for name, mark in found.items():
-            if mark.role != "staged" and name != mark.live:  # a copy that is kept: nothing feeds it
-                for view in set(mark.parked) & set(_fed_views(server, name)):
-                    server.execute(f"DETACH TABLE {table(name, view)} PERMANENTLY", settings=unfinished.FORCE)
-        for name, mark in found.items():
-            if mark.role == "staged" and name == mark.live:
-                for statement in _pending(server, name):
-                    server.execute(statement, settings=unfinished.FORCE)
-                server.execute(f"DROP TABLE IF EXISTS {table(name, PENDING)} SYNC")
-                own = next((m.comment for n, m in found.items() if m.role == "old" and m.live == name), None)
-                _comment(server, name, own)
-            elif mark.role == "old" and name == mark.live:  # it is back
-                for view in mark.parked:
-                    _attach(server, name, view)
-                _comment(server, name, mark.comment)
 
     def _go_back(self, restore_id: str) -> None:
         """Give the live databases their names again after a swap that failed; what was staged is dropped later."""
         server, token = self._server, token_of(restore_id)
         await_end(server, token)
-        found = self._marked(restore_id)
+        found = marked(server, restore_id)
         old = {mark.live: name for name, mark in found.items() if mark.role == "old" and name != mark.live}
         swapped = [name for name, mark in found.items() if mark.role == "staged" and name == mark.live]
         aside = {live: staged_name(restore_id, live) for live in swapped}
-        _put_right(server, [Change(live, aside.get(live), name) for live, name in old.items()], token)
+        _put_right(server, restore_id, [Change(live, aside.get(live), name) for live, name in old.items()])
         for live in swapped:
             if live not in old:  # nobody had the name before
                 rename(server, live, aside[live], token)
-        self._finish(restore_id)
+        finish(server, restore_id)
 
     def _go_on(self, restore_id: str) -> None:
         """Do the renames that a killed swap, or undo, had not come to: no live name is left without its database."""
-        server, found = self._server, self._marked(restore_id)
+        server, found = self._server, marked(self._server, restore_id)
         staged, old = of_role(found, "staged"), of_role(found, "old")
         changes = [
             Change(live, kept_name(restore_id, live, "old") if old.get(live) == live else None, built)
@@ -243,21 +217,18 @@ class ClickHouseReplacer:
         changes += [
             Change(live, None, kept) for live, kept in old.items() if live not in staged and not _exists(server, live)
         ]
-        _put_right(server, changes, token_of(restore_id))
+        _put_right(server, restore_id, changes)
 
 
-def _put_right(server: Server, changes: Sequence[Change], token: str) -> None:
+def _put_right(server: Server, restore_id: str, changes: Sequence[Change]) -> None:
     """Change names where some may be absent already: those take one rename, which is sent at once."""
+    token = token_of(restore_id)
     change_names(server, [change for change in changes if change.away is None], token)
     both = [change for change in changes if change.away is not None]
     try:
-        by_hands(server, both, token)
+        by_hands(server, restore_id, both)
     except ToolError:  # this is no time to give up
         change_names(server, both, token)
-
-
-def _comment(server: Server, name: str, comment: str | None) -> None:
-    unfinished.set_comment(server, name, literal(comment or ""))
 
 
 def _drop(server: Server, names: Sequence[str]) -> None:
@@ -267,45 +238,6 @@ def _drop(server: Server, names: Sequence[str]) -> None:
 
 def _exists(server: Server, name: str) -> bool:
     return bool(server.rows("SELECT 1 FROM system.databases WHERE name = {name:String}", {"name": name}))
-
-
-def _fed_views(server: Server, database: str) -> list[str]:
-    """Name the views of a database that take rows as they arrive elsewhere."""
-    rows = server.rows(
-        "SELECT name FROM system.tables WHERE database = {name:String} "
-        "AND engine IN ('MaterializedView', 'WindowView', 'LiveView') ORDER BY name",
-        {"name": database},
-    )
-    return [row["name"] for row in rows]
-
-
-def _attach(server: Server, database: str, view: str) -> None:
-    try:
-        server.execute(f"ATTACH TABLE {table(database, view)}", settings=unfinished.FORCE)
-    except ServerRefusal as refusal:
-        if refusal.number != _EXISTS:
-            raise
-
-
-def _note(server: Server, staged: dict[str, str], statements: dict[str, list[str]]) -> None:
-    """Write down, in each staged database, what is to be run once it has its name: also for who comes after a kill."""
-    for live, built in staged.items():
-        where = table(built, PENDING)
-        server.execute(f"DROP TABLE IF EXISTS {where} SYNC")
-        if statements[live]:
-            server.execute(f"CREATE TABLE {where} (n UInt32, statement String) ENGINE = Log")
-            for number, statement in enumerate(statements[live]):
-                server.execute(f"INSERT INTO {where} VALUES ({number}, {literal(statement)})")  # noqa: S608 - quoted
-
-
-def _pending(server: Server, database: str) -> list[str]:
-    try:
-        rows = server.rows(f"SELECT statement FROM {table(database, PENDING)} ORDER BY n")  # noqa: S608 - quoted
-    except ServerRefusal as refusal:
-        if refusal.number == _NO_TABLE:
-            return []
-        raise
-    return [row["statement"] for row in rows]
 
 
 def _require_renames(server: Server, names: Sequence[str]) -> None:
