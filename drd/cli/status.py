@@ -94,7 +94,7 @@ def _answer(report: StatusReport) -> str:
 def _proof(report: StatusReport) -> str:
     """Say whether that was proven, and how long it took then."""
     if report.proven_at is None:
-        return "Not proven by a drill."
+        return "Whether a drill proved it is not known here." if report.drills_unread else "Not proven by a drill."
     took_s = sum(s.last_drill.rto_s for s in report.sources if s.configured and s.last_drill)
     return f"Proven by a drill {render.ago(report.proven_at, report.at)}, in {render.span(took_s)}."
 
@@ -102,7 +102,7 @@ def _proof(report: StatusReport) -> str:
 def _last_drill(item: SourceStatus, report: StatusReport) -> str:
     run = item.last_drill
     if run is None:
-        return "never"
+        return "not known" if report.drills_unread else "never"
     mark = {"passed": "✓", "failed": "✗"}.get(run.verdict, "?")
     return f"{mark} {run.verdict} {render.ago(run.finished_at, report.at)}"
 

@@ -16,12 +16,12 @@ from drd.daemon.warm_drills import WarmDrills
 from drd.daemon.warm_sources import WarmSources
 from drd.drills.history import History
 from drd.drills.report import DrillRun
-from drd.errors import DrdError
+from drd.errors import DrdError, StoreForbidden
 from drd.model import Notice
 from drd.ops.coverage import Coverage
 from drd.ops.ports import Ports
 from drd.ops.presence import why_no_repository
-from drd.ops.status import Look, status_of
+from drd.ops.status import Look, status_of, unread_drills
 
 SOURCES_A_TURN = 25
 """Looked at on one heartbeat, besides those of which something is new: 200 sources take eight."""
@@ -92,7 +92,8 @@ class Overviews:
         jobs = _by_subject(board.jobs if board else ())
         drills = _by_source(read.drills)
         views = tuple(
-            self._view(name, look, at, drills.get(name, ()), jobs.get(name, ())) for name, look in read.looks.items()
+            self._view(name, look, at, drills.get(name, ()), jobs.get(name, ()), drills_unread=read.drills_unread)
+            for name, look in read.looks.items()
         )
         return Overview(
             at=read.at, sources=views, drills=read.drills, board=board, error=self._error, notices=read.notices
@@ -102,15 +103,26 @@ class Overviews:
         ports = self._ports
         at = ports.now()
         self._sources.refresh(ports, tuple(self._watched), changed, limit=SOURCES_A_TURN, whole=whole)
-        self._drills.refresh(History(ports.store, ports.catalog.signing), self._drill_names, at)
+        unread: tuple[Notice, ...] = ()
+        try:
+            self._drills.refresh(History(ports.store, ports.catalog.signing), self._drill_names, at)
+        except StoreForbidden as error:  # a host that only backs up: it shall still see its backups
+            unread = (unread_drills(error),)
         looks = {name: look or _unknown(name) for name, look in self._sources.looks().items()}
-        notices = (*self._sources.notices(), *self._drills.notices())
+        notices = (*self._sources.notices(), *self._drills.notices(), *unread)
         if not any(look.good for look in looks.values()) and (absent := why_no_repository(ports)):
             notices = (Notice("no-repository", f"{absent.message}; {absent.hint}"), *notices)
-        return _Reading(at, looks, self._drills.newest_first(), notices)
+        return _Reading(at, looks, self._drills.newest_first(), notices, drills_unread=bool(unread))
 
     def _view(
-        self, name: str, look: Look, at: datetime, drills: tuple[DrillRun, ...], jobs: tuple[JobView, ...]
+        self,
+        name: str,
+        look: Look,
+        at: datetime,
+        drills: tuple[DrillRun, ...],
+        jobs: tuple[JobView, ...],
+        *,
+        drills_unread: bool,
     ) -> SourceView:
         known = self._watched.get(name)
         last = drills[0] if drills else None
@@ -119,7 +131,15 @@ class Overviews:
         return SourceView(
             name=name,
             engine=known.engine if known else next((head.engine for head in look.good[-1:]), "unknown"),
-            status=status_of(name, look, at, configured=known is not None, rpo_s=rpo_s, last_drill=last),
+            status=status_of(
+                name,
+                look,
+                at,
+                configured=known is not None,
+                rpo_s=rpo_s,
+                last_drill=last,
+                drills_unread=drills_unread,
+            ),
             backups=look.good,
             drills=drills,
             jobs=jobs,
@@ -135,6 +155,7 @@ class _Reading:
     looks: dict[str, Look]
     drills: tuple[DrillRun, ...]
     notices: tuple[Notice, ...]
+    drills_unread: bool
 
 
 def _unknown(source: str) -> Look:

@@ -10,8 +10,9 @@ from typing import Literal
 
 from drd import wording
 from drd.drills.report import DrillRun
+from drd.model import Notice
 from drd.ops.coverage import coverage_words
-from drd.ops.status import SourceStatus, StatusReport
+from drd.ops.status import DRILLS_UNREAD, SourceStatus, StatusReport
 
 Urgency = Literal["act", "look", "note"]
 """``act``: a person has to do something, or data may be lost; ``look``: worth a look; ``note``: good to know."""
@@ -35,8 +36,12 @@ class Remark:
 def remarks(report: StatusReport) -> tuple[Remark, ...]:
     """Return all there is to say, ``act`` first; within an urgency what concerns recovery first, then by source."""
     found = [remark for kind in _KINDS for item in report.sources for remark in kind(item, report)]
-    missing = [Remark(notice.code, "act", "", notice.message) for notice in report.notices]
+    missing = [Remark(notice.code, _weight(notice), "", notice.message) for notice in report.notices]
     return tuple(remark for urgency in _URGENCIES for remark in (*missing, *found) if remark.urgency == urgency)
+
+
+def _weight(notice: Notice) -> Urgency:
+    return "look" if notice.code == DRILLS_UNREAD else "act"
 
 
 def _absent(item: SourceStatus, _report: StatusReport) -> Iterator[Remark]:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from drd.drills.history import History
 from drd.drills.report import DrillRun
+from drd.errors import StoreForbidden
 from drd.model import BackupHead, Notice
 from drd.ops.choosing import choose_whole
 from drd.ops.coverage import Coverage, coverage
@@ -17,6 +18,9 @@ from drd.repository.catalog import Survey
 from drd.repository.planning import broken_chain
 from drd.timing import CLOCK_SLACK
 
+DRILLS_UNREAD = "drill-reports-unread"
+"""Code of the notice that this identity may not read reports of drills: nobody knows here what they proved."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
@@ -25,7 +29,8 @@ class SourceStatus:
     ``damaged`` counts what cannot be restored by its manifest or an ancestor's; ``newest`` and ``oldest`` can be.
     ``from_future`` backups have a recovery point that is yet to come, as a clock was wrong: none is the newest before
     its time, or it would hide for so long that no backup is taken. ``untrusted`` backups are not signed by anyone who
-    is believed, or in the clear where backups are encrypted: they are in none of the other numbers.
+    is believed, or in the clear where backups are encrypted: they are in none of the other numbers. ``drills_unread``:
+    this identity may not read reports of drills, so that a source without ``last_drill`` may have been proven.
     """
 
     source: str
@@ -41,6 +46,7 @@ class SourceStatus:
     untrusted: int = 0
     from_future: int = 0
     last_drill: DrillRun | None = None
+    drills_unread: bool = False
 
     @property
     def within_rpo(self) -> bool | None:
@@ -57,6 +63,11 @@ class StatusReport:
     at: datetime
     sources: tuple[SourceStatus, ...]
     notices: tuple[Notice, ...] = ()
+
+    @property
+    def drills_unread(self) -> bool:
+        """Whether the reports of drills may not be read from here."""
+        return any(item.drills_unread for item in self.sources)
 
     @property
     def proven_at(self) -> datetime | None:
@@ -116,7 +127,14 @@ def look_at(ports: Ports, source: str, survey: Survey, now: datetime) -> Look:
 
 
 def status_of(
-    source: str, look: Look, now: datetime, *, configured: bool, rpo_s: float | None, last_drill: DrillRun | None
+    source: str,
+    look: Look,
+    now: datetime,
+    *,
+    configured: bool,
+    rpo_s: float | None,
+    last_drill: DrillRun | None,
+    drills_unread: bool = False,
 ) -> SourceStatus:
     """Say what a look means at ``now``."""
     newest = look.newest
@@ -134,6 +152,14 @@ def status_of(
         coverage=look.coverage,
         untrusted=look.untrusted,
         last_drill=last_drill,
+        drills_unread=drills_unread,
+    )
+
+
+def unread_drills(error: StoreForbidden) -> Notice:
+    """Say that reports of drills may not be read, as a host that only backs up should not: no reason to say nothing."""
+    return Notice(
+        DRILLS_UNREAD, f"what drills proved is not known here, as their reports may not be read: {error.message}"
     )
 
 
@@ -142,12 +168,18 @@ def status(ports: Ports, configured: Sequence[tuple[str, float | None]]) -> Stat
     now = ports.now()
     rpo_of = dict(configured)
     names = [*rpo_of, *(name for name in ports.catalog.sources() if name not in rpo_of)]
-    drills = History(ports.store, ports.catalog.signing).last_of(names)
+    drills, notices = dict[str, DrillRun](), list[Notice]()
+    try:
+        drills = History(ports.store, ports.catalog.signing).last_of(names)
+    except StoreForbidden as error:
+        notices.append(unread_drills(error))
     out: list[SourceStatus] = []
     for name in names:
         look = look_at(ports, name, ports.catalog.survey(name), now)
-        known, last = name in rpo_of, drills.get(name)
-        out.append(status_of(name, look, now, configured=known, rpo_s=rpo_of.get(name), last_drill=last))
+        known, last, unread = name in rpo_of, drills.get(name), bool(notices)
+        out.append(
+            status_of(name, look, now, configured=known, rpo_s=rpo_of.get(name), last_drill=last, drills_unread=unread)
+        )
     absent = None if any(item.backups for item in out) else why_no_repository(ports)
-    notices = (Notice("no-repository", f"{absent.message}; {absent.hint}"),) if absent else ()
-    return StatusReport(now, tuple(out), notices)
+    notices += [Notice("no-repository", f"{absent.message}; {absent.hint}")] if absent else []
+    return StatusReport(now, tuple(out), tuple(notices))

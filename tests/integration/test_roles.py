@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from devstack.s3 import Identity, SeaweedS3
 from drd.cancel import CancelToken
+from drd.drills import keeping
+from drd.drills.history import History
 from drd.errors import LeaseError, StoreRefused
 from drd.model import Secret
 from drd.ops import restore as restoring
@@ -18,7 +21,10 @@ from drd.ops.backup import back_up, hold_lease
 from drd.ops.check import check
 from drd.ops.ports import Ports, Source
 from drd.ops.prune import prune, set_pin
+from drd.ops.prune_drills import prune_reports
+from drd.ops.status import status
 from drd.ops.verify import verify
+from drd.repository.layout import new_backup_id
 from drd.repository.lease import Holder
 from drd.repository.repository import UNREAD_ID
 from drd.repository.retention import Policy
@@ -26,6 +32,7 @@ from drd.stores.s3 import S3Settings, S3Store
 from drd.stores.s3_settings import ObjectLock
 from drd.stores.wrappers.retry import RetryPolicy, RetryStore
 from tests.support.engine import BreakingEngine, DictEngine
+from tests.support.overviews import make_drill
 from tests.support.ports import make_ports
 from tests.support.roles import grant_roles
 
@@ -117,6 +124,27 @@ def test_each_role_does_its_job_and_no_other(s3: SeaweedS3, roles: Roles) -> Non
     assert (report.outcome, report.sources[0].removed) == ("ok", (ids[0],))
     assert {info.key.split("/")[2] for info in restoring_.store.list("backups/shop/")} == {ids[1]}
     assert verify(pruning, [], deep=False).outcome == "ok"
+
+
+def test_reports_of_drills_stop_no_role(s3: SeaweedS3, roles: Roles) -> None:
+    """Once a drill was kept, prune reads and tidies its reports, and backup, which may not, still says what it has."""
+    backing, pruning = roles.ports(s3.backup), roles.ports(s3.prune)
+    ids = [take(backing, hours_ago=hours).backup.id for hours in (3, 2, 1)]
+    for hours, found in enumerate((ids[1], ids[0], ids[0])):
+        at = datetime.now(UTC) - timedelta(hours=hours)
+        run = replace(make_drill(None, at), id=new_backup_id(at), source="shop", backup=found)
+        History(roles.store(s3.objects), backing.catalog.signing).record(run)
+    if roles.blind:
+        refused(lambda: status(backing, [("shop", None)]))
+    else:
+        said = status(backing, [("shop", None)])
+        assert said.drills_unread
+        assert said.recoverable_to is not None
+    report = prune(pruning, {"shop": Policy(keep_last=1)}, apply=True)
+    assert (report.outcome, report.sources[0].removed) == ("ok", (ids[0],))  # ids[1] is the newest proven one
+    policy = keeping.Policy(keep_last=1, keep_within=timedelta(0))
+    tidied = prune_reports(pruning, report, policy, apply=True)
+    assert (tidied.error, len(tidied.removed), len(tidied.decision.keep)) == (None, 2, 1)
 
 
 def test_what_a_failed_backup_leaves_is_for_prune(s3: SeaweedS3, roles: Roles) -> None:

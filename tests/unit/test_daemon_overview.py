@@ -11,8 +11,11 @@ import pytest
 from drd.daemon import overview as module
 from drd.daemon.overview import Watched
 from drd.daemon.warm_drills import RUNS_KEPT
+from drd.daemon.web.page import render
 from drd.errors import StoreForbidden, StoreUnavailable
 from drd.model import Finding
+from drd.ops.remarks import remarks
+from drd.ops.status import status
 from drd.repository import layout
 from drd.repository.signing import Signing, Trust, generate_signing_key
 from tests.support.overview_site import OverviewSite, board_of, job_view
@@ -135,6 +138,32 @@ def test_one_source_that_may_not_be_read_hides_no_other(site: OverviewSite) -> N
     found = kept.now()
     assert [(view.name, view.status.backups) for view in found.sources] == [("secret", 0), ("shop", 1)]
     assert [(notice.code, "not for you" in notice.message) for notice in found.notices] == [("source-unreadable", True)]
+
+
+def test_a_role_that_may_not_read_drills_still_sees_its_backups(site: OverviewSite) -> None:
+    """Page, overview and ``drd status`` answer by what is stored; what was proven is not known, which is not never."""
+    site.backup("shop")
+    site.drill("shop")
+
+    def refuse(method: str, key: str) -> None:
+        if method == "get" and key.startswith("drills/"):
+            raise StoreForbidden("not for you")
+
+    site.store.before = refuse
+    kept = site.overviews("shop")
+    assert kept.refresh() == ""
+    found = kept.now()
+    assert [view.status.backups for view in found.sources] == [1]
+    assert [notice.code for notice in found.notices] == ["drill-reports-unread"]
+    page = render(found, site.now)
+    assert "Yes, by what is stored." in page
+    for word in ("never", "No drill has"):
+        assert word not in page
+    report = status(site.ports, [("shop", None)])
+    assert report.recoverable_to == site.now
+    assert report.drills_unread
+    said = [(remark.code, remark.urgency) for remark in remarks(report)]
+    assert said == [("drill-reports-unread", "look")]
 
 
 def test_a_newest_backup_that_is_damaged_is_not_the_newest(site: OverviewSite) -> None:

@@ -24,6 +24,9 @@ class Fact:
     at: datetime | None = None
 
 
+_UNREAD = "drills' reports may not be read from here"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """``word`` answers the question; ``sentence`` says of what."""
@@ -40,7 +43,7 @@ def answer(overview: Overview, report: StatusReport, now: datetime) -> Answer:
     facts = _facts(overview, configured, now) if any(item.newest for item in configured) else ()
     if not configured:
         return _nothing(overview, report)
-    tone, word, sentence = _judged(configured)
+    tone, word, sentence = _judged(configured, drills_unread=report.drills_unread)
     if overview.error:
         text = f"The store does not answer. {wording.ago(overview.at, now)} the answer was: “{word} {sentence}”"
         return Answer("doubt", "Not known.", text, facts)
@@ -60,7 +63,7 @@ def _nothing(overview: Overview, report: StatusReport) -> Answer:
     return Answer("doubt", "Nothing to recover.", "No source is configured, and the store holds no backup.", ())
 
 
-def _judged(configured: list[SourceStatus]) -> tuple[Tone, str, str]:
+def _judged(configured: list[SourceStatus], *, drills_unread: bool) -> tuple[Tone, str, str]:
     lacking = [item.source for item in configured if item.newest is None]
     count = len(configured)
     every = "The one source" if count == 1 else f"All {count} sources"
@@ -74,6 +77,9 @@ def _judged(configured: list[SourceStatus]) -> tuple[Tone, str, str]:
         text = f"{every} can be restored by what is stored, but the last drill of {_names(failed)} failed."
         return "doubt", "Yes, with a doubt.", text
     unproven = [item.source for item in configured if item.last_drill is None or item.last_drill.verdict != "passed"]
+    if len(unproven) == count and drills_unread:
+        text = f"{every} can be restored by what is stored. What drills have shown may not be read from here."
+        return "doubt", "Yes, by what is stored.", text
     if len(unproven) == count:
         return "doubt", "Yes, but unproven.", f"{every} can be restored by what is stored. No drill has shown it yet."
     if unproven:
@@ -116,7 +122,8 @@ def _last_passed(overview: Overview) -> dict[str, DrillRun]:
 def _duration(configured: list[SourceStatus], passed: dict[str, DrillRun]) -> Fact:
     runs = [passed[item.source] for item in configured if item.source in passed]
     if not runs:
-        return Fact("In", "not known", "no drill has passed yet")
+        unread = any(item.drills_unread for item in configured)
+        return Fact("In", "not known", _UNREAD if unread else "no drill has passed yet")
     whole = len(runs) == len(configured)
     note = "as the last drill that passed took" if len(runs) == 1 else "one after the other, as the last drills took"
     if not whole:
@@ -130,6 +137,8 @@ def _proof(configured: list[SourceStatus], passed: dict[str, DrillRun], now: dat
         since = min(run.finished_at for run in good)
         return Fact("Proven", wording.ago(since, now), "by restoring each of them in a drill", since)
     latest = max((run.finished_at for run in passed.values()), default=None)
+    if latest is None and any(item.drills_unread for item in configured):
+        return Fact("Proven", "not known", _UNREAD)
     if latest is None:
         return Fact("Proven", "never", "take a drill: drd drill now")
     return Fact(

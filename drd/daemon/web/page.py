@@ -27,7 +27,7 @@ from drd.daemon.web.troubles import Trouble, capital, sentence, troubles
 from drd.drills.look import LOOK, style_source
 from drd.drills.page import STYLE as DRILL_STYLE
 from drd.legible import legible
-from drd.ops.status import StatusReport
+from drd.ops.status import DRILLS_UNREAD, StatusReport
 
 _FEW = 8
 _MANY = 16  # sources or jobs that are all shown at once; of more, those with nothing to say are folded away
@@ -134,8 +134,8 @@ def _report(overview: Overview, now: datetime) -> StatusReport:
         else view.status
         for view in overview.sources
     )
-    absent = tuple(notice for notice in overview.notices if notice.code == "no-repository")
-    return StatusReport(now, statuses, absent)
+    told = tuple(notice for notice in overview.notices if notice.code in {"no-repository", DRILLS_UNREAD})
+    return StatusReport(now, statuses, told)
 
 
 def _tones(wrong: tuple[Trouble, ...]) -> dict[str, Literal["act", "look"]]:

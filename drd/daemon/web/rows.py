@@ -16,6 +16,7 @@ from drd.daemon.web.drawing import bar, sparkline
 from drd.daemon.web.strip import Gap, Strip, strip
 from drd.drills.report import DrillRun
 from drd.ops.coverage import coverage_words
+from drd.ops.status import SourceStatus
 from drd.repository.oddness import is_whole
 
 RowTone = Literal["act", "look", "well"]
@@ -147,7 +148,7 @@ def row_of(
         ),
         spark=sparkline(whole, trend),
         next_run=next_cell([job for job in view.jobs if job.job.kind == "backup"], board, now),
-        drill=drill_cell(status.last_drill, now) if status.last_drill or status.configured else Cell("never"),
+        drill=_last_drill(status, now),
         strip=strip(view, holes, now),
         window=window,
         window_bar=window_bar,
@@ -198,6 +199,12 @@ def next_cell(jobs: Sequence[JobView], board: Board | None, now: datetime) -> Ce
     late = at is not None and at < now
     note = "tried again, as it failed" if first.retry else f"schedule {first.job.schedule}"
     return Cell("due now" if late else wording.ago(at, now), note, at=at)
+
+
+def _last_drill(status: SourceStatus, now: datetime) -> Cell:
+    if status.last_drill is None and status.drills_unread:
+        return Cell("not known")
+    return drill_cell(status.last_drill, now) if status.last_drill or status.configured else Cell("never")
 
 
 def drill_cell(run: DrillRun | None, now: datetime) -> Cell:

@@ -117,7 +117,7 @@ def _jobs(board: Board | None, told: set[str]) -> Iterator[Trouble]:
 
 def _unproven(report: StatusReport) -> Iterator[Trouble]:
     never = [item.source for item in report.sources if item.configured and item.newest and item.last_drill is None]
-    if never:
+    if never and not report.drills_unread:
         names = ", ".join(never[:_FEW]) + (f" and {len(never) - _FEW} more" if len(never) > _FEW else "")
         text = f"No drill has proven that {names} can be restored"
         yield Trouble("never-drilled", "look", "", text, commands=("drd drill now",))
