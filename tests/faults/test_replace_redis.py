@@ -12,10 +12,13 @@ import redis
 
 from devstack.redis import Redis
 from devstack.workspace import Workspace
+from tests.support.drd_site import ROOT
 from tests.support.redis_world import ChangedRedis
 from tests.support.replace_site import DIED, hurt, reading, replace_site
 
 pytestmark = pytest.mark.faults
+
+REPLACE_PAGE = ROOT / "docs" / "replace.md"
 
 
 class World(ChangedRedis):
@@ -129,6 +132,31 @@ def test_killed_after_the_load(world: World) -> None:
     (record,) = world.records()
     run = world.site("restore", "undo", record["restore"]).succeeds()
     assert "had put its data in place" in run.out
+    assert world.state() == world.changed
+
+
+def test_a_login_with_least_rights(world: World) -> None:
+    """All that a login lacks is named before a client waits; the rights that the documentation names suffice."""
+    rule = next(
+        line for line in REPLACE_PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("ACL SETUSER")
+    )
+    rights = rule.replace("PASSWORD", world.server.password).split()[2:]
+    backing_up = [
+        right for right in rights if right in {"+ping", "+info", "+select", "+psync", "+replconf", "+restore"}
+    ]
+    site = world.site.at(world.site.folder / "least")
+    site.sources["cache"]["username"] = "drd"
+    with world.server.client() as client:
+        client.execute_command("ACL", "SETUSER", "drd", "reset", *rights[1:3], "~cache:*", *backing_up)
+        site(*world.replace).fails(13, "may not touch every key", hint="ACL SETUSER drd ~*")
+        client.execute_command("ACL", "SETUSER", "drd", "~*", "+client|pause")
+        lacking = "CONFIG GET, CONFIG SET, REPLICAOF, FUNCTION LIST, DUMP, which"
+        site(*world.replace, "--dry-run").fails(13, lacking, hint="+replicaof +function|list")
+        assert world.state() == world.changed
+        client.execute_command("ACL", "SETUSER", "drd", "reset", *rights[1:])
+    restore = site(*world.replace, "--json").succeeds().json["restores"][0]["replaced"]["restore"]
+    assert world.state() == world.backed_up
+    site("restore", "undo", restore).succeeds()
     assert world.state() == world.changed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Literal, TypeAlias
@@ -43,13 +44,26 @@ def refusal(side: Side, address: Address, reply: str, login: Login, doing: str) 
     if code == "WRONGPASS" or "invalid password" in reply or "without any password" in reply:
         return refused(side, f"{address} refused the password of user {user}", "check username and password")
     if code == "NOPERM":
-        rule = "+psync +replconf" if doing == "PSYNC" else f"+{doing.lower().replace(' ', '|')}"
-        return refused(side, f"{address}: user {user} may not run {doing}", f"on the server: ACL SETUSER {user} {rule}")
+        what, rule = _missing(reply, doing)
+        return refused(side, f"{address}: user {user} may not {what}", f"on the server: ACL SETUSER {user} {rule}")
     if code in {"LOADING", "BUSY", "MASTERDOWN", "NOMASTERLINK", "TRYAGAIN", "CLUSTERDOWN"}:
         return unreachable(side, f"{address} cannot do {doing} now: {reply}", "wait until it is healthy and try again")
     if "unknown command" in reply.lower():
         return refused(side, f"{address} does not offer {doing}", "managed services often hide it; ask the provider")
     return refused(side, f"{address} refused {doing}: {reply}")
+
+
+def _missing(reply: str, doing: str) -> tuple[str, str]:
+    """Say what a login may not do, and the rule that lets it; the server names its lack (redis ``ACLMsg``).
+
+    ``doing`` counts where it does not: several commands may be sent under one word.
+    """
+    if re.search(r"\bkeys?\b", reply):
+        return "touch every key, as a whole data set needs", "~*"
+    named = re.search(r"run the '([^']+)' command", reply)
+    command = named[1].replace("|", " ").upper() if named else doing
+    rule = "+psync +replconf" if command == "PSYNC" else f"+{command.lower().replace(' ', '|')}"
+    return f"run {command}", rule
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Literal
 
 import redis
 
-from drd.engines.redis import live, sentinels
+from drd.engines.redis import live, rights, sentinels
 from drd.engines.redis.borrowed import Loan, give_back, holds_new, lend, own_settings, read_loan
 from drd.engines.redis.connect import Client, config_get, mapped, open_client
 from drd.engines.redis.engine import RedisEngine
@@ -234,6 +234,7 @@ class RedisReplacer:
                 hint="Redis 6.2 and newer, and Valkey, can; restore into an empty server with --into",
             )
         _require_memory(nodes[0], backup)
+        rights.require_swap(self._settings, nodes[0].address)
         return nodes[0]
 
 
