@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from devstack.postgres import Postgres
+from tests.conftest import StartPostgres
 from tests.support.drd_site import Site
 from tests.support.replace_site import DIED, hurt, reading, replace_site
 
@@ -263,4 +264,81 @@ def test_as_the_owner(world: World) -> None:
     finally:
         with world.server.connect() as session:
             session.execute(f"DROP OWNED BY {role}".encode())
+            session.execute(f"DROP ROLE {role}".encode())
+
+
+def test_closed_to_clients(world: World) -> None:
+    """Live data that was closed to clients before the restore is replaced all the same, and kept closed."""
+    with world.server.connect() as session:
+        session.execute(f"ALTER DATABASE {world.database} ALLOW_CONNECTIONS false".encode())
+    try:
+        world.site("restore", "--at", "now").fails(14, "what nobody may look at", hint="--replace")
+        restore = world.site(*REPLACE, "--json").succeeds().json["restores"][0]["replaced"]["restore"]
+        assert world.rows() == BEFORE
+        world.site("restore", "undo", restore).succeeds()
+        with pytest.raises(psycopg.OperationalError, match="not currently accepting"):
+            world.rows()
+    finally:
+        with world.server.connect() as session:
+            session.execute(f"ALTER DATABASE {world.database} ALLOW_CONNECTIONS true".encode())
+    assert world.rows() == AFTER
+
+
+def test_logical_replication(start_postgres: StartPostgres, tmp_path: Path) -> None:
+    """What failed with a subscription in it is removed; what stays with the old copy is named, and who it feeds."""
+    server = start_postgres(settings={"wal_level": "logical"})
+    name = server.fresh_database("fed")
+    with server.connect(name) as session:
+        for statement in (
+            "CREATE TABLE t AS SELECT 1 AS id, 'one' AS v",
+            "CREATE SUBSCRIPTION sub CONNECTION 'host=127.0.0.1 port=9 dbname=x' PUBLICATION p WITH (connect = false)",
+            "ALTER SUBSCRIPTION sub ENABLE",
+            "SELECT pg_create_logical_replication_slot('sl', 'pgoutput')",
+        ):
+            session.execute(statement.encode())
+    source = {"type": "postgres", "url": server.url(name)}
+    world = World(server, name, replace_site(tmp_path, "shop", source, server.password))
+    world.site("backup", "now").succeeds()
+
+    assert hurt(world.site, "differ", "after:fingerprint", *REPLACE).returncode == 20
+    assert list(world.databases()) == [name]
+    assert hurt(world.site, "fail", "drd.engines.postgres.place:apply_properties:1", *REPLACE).returncode == 13
+    assert list(world.databases()) == [name]
+
+    stays = f"replication slot sl of {name}, subscription sub of {name}"
+    assert stays in world.site(*REPLACE, "--dry-run").succeeds().out
+    done = world.site(*REPLACE, "--json").succeeds()
+    assert stays in done.out
+    replaced = done.json["restores"][0]["replaced"]
+    (old,) = replaced["old"]
+    drop = ("restore", "drop-old", replaced["restore"])
+    world.site(*drop).fails(13, f"subscription sub still feeds {old}", hint="ALTER SUBSCRIPTION sub DISABLE")
+    with server.connect(old) as session:
+        session.execute("ALTER SUBSCRIPTION sub DISABLE")
+    world.site(*drop).succeeds()
+    assert list(world.databases()) == [name]
+    with server.connect(name) as session:
+        assert session.execute("SELECT subname, subenabled FROM pg_subscription").fetchall() == [("sub", False)]
+
+
+def test_who_may_not_make_an_object(world: World) -> None:
+    """What only a superuser can make is refused with what to do about it, and nothing is left."""
+    role = f"{world.database}_maker"
+    with world.server.connect(world.database) as session:
+        session.execute("CREATE FUNCTION seen() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'")
+        session.execute("CREATE EVENT TRIGGER e ON sql_drop EXECUTE FUNCTION seen()")
+        session.execute(
+            f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{world.server.password}' "
+            f"IN ROLE pg_read_all_data, {world.database}_owner".encode()
+        )
+    site = world.site.at(world.site.folder / "maker", store={"type": "local", "path": str(world.site.folder / "other")})
+    try:
+        site("backup", "now").succeeds()
+        site.sources["shop"]["url"] = world.server.url(world.database, user=role)
+        site(*REPLACE).fails(13, "permission denied to create event trigger", hint="restore as a superuser")
+        world.untouched()
+    finally:
+        with world.server.connect(world.database) as session:
+            session.execute("DROP EVENT TRIGGER e")
+            session.execute("DROP FUNCTION seen()")
             session.execute(f"DROP ROLE {role}".encode())

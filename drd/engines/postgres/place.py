@@ -10,7 +10,7 @@ from typing import Any, cast
 import psycopg
 from psycopg import sql
 
-from drd.engines.postgres import catalog
+from drd.engines.postgres import catalog, logical
 from drd.engines.postgres.connection import Endpoint, Session, first_line, mapped
 from drd.engines.postgres.sqltext import list_items
 from drd.errors import DrdError, TargetError, TargetNotEmpty
@@ -65,6 +65,9 @@ def holdings(endpoint: Endpoint, session: Session, name: str) -> str:
     with mapped(endpoint, f'look into the database "{name}"'):
         if not exists(session, name):
             return ""
+        (open_,) = catalog.one(session, "SELECT datallowconn FROM pg_catalog.pg_database WHERE datname = %s", name)
+        if not open_:
+            return "what nobody may look at (ALLOW_CONNECTIONS false)"
         with contextlib.closing(endpoint.connect(name)) as inside:
             return catalog.contents(inside)
 
@@ -203,6 +206,7 @@ def sweep(endpoint: Endpoint, session: Session) -> list[Notice]:
             (free,) = catalog.one(session, "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext(%s))", name)
             if not free:  # another drd is building it right now
                 continue
+            logical.leave(endpoint, session, name)
             session.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
             notices.append(Notice("leftover-removed", f"dropped {name}, left by a restore that was interrupted"))
     return notices
@@ -254,16 +258,19 @@ def undone_on_failure(endpoint: Endpoint, session: Session, name: str, *, tempor
         yield
     except BaseException as error:
         if temporary:
-            drop(session, name)
+            drop(endpoint, session, name)
         elif not _emptied(endpoint, name) and isinstance(error, DrdError):
             error.hint = f"{name} was empty before and now holds part of the backup: drop it before trying again"
         raise
 
 
-def drop(session: Session, name: str) -> None:
+def drop(endpoint: Endpoint, session: Session, name: str) -> None:
     """Drop a database of drd's own, ending sessions that are still in it."""
-    with contextlib.suppress(psycopg.Error):  # what remains is recognised by its name and swept by the next restore
+    with contextlib.suppress(
+        psycopg.Error, TargetError
+    ):  # what remains is recognised by its name and swept by the next restore
         _end_sessions(session, name)
+        logical.leave(endpoint, session, name)
         session.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
 
 

@@ -185,7 +185,7 @@ def _load(
     whole = archive.toc
     part = selection.part_of(whole, job.selected, str(job.properties["name"]))
     archive.narrow(part.toc)
-    notices += part.notices
+    notices += [*part.notices, *_disabled(archive.toc, str(job.properties["name"]))]
     folder = ctx.spool_dir / f"restore-{job.prefix.rstrip('/')}"
     folder.mkdir(mode=0o700)
     (folder / "toc.dat").write_bytes(archive.toc_bytes)
@@ -194,7 +194,7 @@ def _load(
     listed = folder / "rest.list"
     listed.write_text("".join(f"{entry.dump_id};\n" for entry in rest))
     total = sum(artifacts.size(n) for n in artifacts.names() if n.startswith(job.prefix))
-    options = _ownership(here, session, name, archive.toc, may, notices)
+    options = _ownership(here, session, str(job.properties["name"]), archive.toc, may, notices)
 
     def pg_restore(*more: str) -> None:
         argv = [
@@ -255,6 +255,15 @@ def _ownership(
     return options
 
 
+def _disabled(toc: Toc, name: str) -> list[Notice]:
+    """Say that what received from elsewhere does not by itself: pg_dump writes it so (``connect = false``)."""
+    found = [entry.tag for entry in toc.entries if entry.desc == "SUBSCRIPTION"]
+    if not found:
+        return []
+    text = f"{name}: restored without receiving: subscription {', '.join(found)}; ALTER SUBSCRIPTION … ENABLE starts it"
+    return [Notice("subscriptions-disabled", text)]
+
+
 def _refuse_errors(child: Child, target: str, *, final: bool) -> None:
     """Raise for the first error on pg_restore's standard error that is not known to be harmless."""
     text = child.stderr_tail()
@@ -264,10 +273,9 @@ def _refuse_errors(child: Child, target: str, *, final: bool) -> None:
         if "error: " in line and not any(pattern.search(line) for pattern in _HARMLESS):
             entry = re.findall(r"from TOC entry \d+; \d+ \d+ (.*)", text[: text.find(line)])
             at = f" at {entry[-1]}" if entry else ""
-            raise TargetError(
-                f"pg_restore into {target} failed{at}: {complaint(line)}",
-                hint="nothing of it was kept; see the server's log",
-            )
+            why = complaint(line)
+            more = "restore as a superuser" if why.startswith("permission denied") else "see the server's log"
+            raise TargetError(f"pg_restore into {target} failed{at}: {why}", hint=f"nothing of it was kept; {more}")
 
 
 def _all_harmless(text: str) -> bool:

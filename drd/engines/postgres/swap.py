@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from drd.engines.marks import Mark, Role, Staging, kept_name, marks_of, of_role, staged_for, staged_name
-from drd.engines.postgres import catalog, live, place, restore
+from drd.engines.postgres import catalog, live, logical, place, restore
 from drd.engines.postgres.connection import Endpoint, Session, endpoint_of, mapped
 from drd.engines.postgres.moves import Move, move
 from drd.engines.postgres.settings import PostgresSettings
@@ -39,18 +39,24 @@ class PostgresReplacer:
             _require_rights(session, present)
             _require_room(here, session, backup)
             people = sum(place.sessions_in(session, name) for name in present)
+            staying = logical.staying(session, present)
         names = ", ".join(targets)
         return (
             f"build {names} beside, as {', '.join(staged_name('……', name) for name in targets)}; clients go on",
             "compare every row with the fingerprint",
             f"swap by one transaction of renames; {people} session(s) end there, and may connect again at once",
             f"keep {', '.join(present)} as NAME_before_TIME",
+            *([f"with it stays {staying}; subscriptions that the backup brings are disabled"] if staying else []),
         )
 
     def stage(self, restore_id: str, backup: Backup, artifacts: ArtifactReader, ctx: WorkContext) -> Sequence[Notice]:
         """Restore into databases of other names, which carry the restore's mark."""
-        settings = self._staging(restore_id, self._targets(artifacts))
-        return restore.restore(settings, endpoint_of(settings, "target"), backup, artifacts, ctx).notices
+        targets = self._targets(artifacts)
+        with self._session(targets) as (here, session), mapped(here, "look at the target"):
+            staying = logical.staying(session, targets)
+        settings = self._staging(restore_id, targets)
+        notices = restore.restore(settings, endpoint_of(settings, "target"), backup, artifacts, ctx).notices
+        return [*notices, *([Notice("replication-stays", f"with the old data stays {staying}")] if staying else [])]
 
     def fingerprint(self, restore_id: str, expected: Fingerprint, ctx: WorkContext) -> Fingerprint:
         """Read the staged databases."""
@@ -113,6 +119,7 @@ class PostgresReplacer:
         with self._session(()) as (here, session), mapped(here, "drop the kept copies"):
             found = _marked(here, session, restore_id)
             kept = [*of_role(found, "old").values(), *of_role(found, "undone").values()]
+            logical.require_none_enabled(session, kept)
             _drop(here, session, kept)
         return kept
 
@@ -176,6 +183,7 @@ def _unfinished(here: Endpoint, session: Session, restore_id: str) -> list[str]:
 def _drop(here: Endpoint, session: Session, names: Sequence[str]) -> None:
     """Drop databases, ending sessions in them."""
     for name in names:
+        logical.leave(here, session, name)
         with mapped(here, f"drop {name}"):
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):  # DROP then says who is in the way
                 session.execute(

@@ -103,6 +103,7 @@ def _examine(name: str, path: Path, cancel: CancelToken) -> Tool | str:
     """Ask a program for its version; return why it did not say one."""
     with running([str(path), "--version"], cancel=cancel, stdout=subprocess.PIPE) as child:
         output = child.process.communicate()[0]
+        cancel.raise_if_cancelled()  # what an interruption ended did not refuse
         said = child.stderr_tail().strip().splitlines() or [f"it ended with {child.process.returncode} and no version"]
     found = _VERSION.search(output.decode("utf-8", "replace"))
     return Tool(name, path, int(found[1]), found[1] + found[2]) if found else said[-1][:200]
