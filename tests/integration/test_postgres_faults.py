@@ -19,8 +19,8 @@ import pytest
 from devstack.postgres import Postgres
 from drd.cancel import CancelToken
 from drd.engines.children import Child
+from drd.engines.postgres import place
 from drd.engines.postgres.engine import PostgresEngine
-from drd.engines.postgres.place import UNFINISHED
 from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.spool import SpoolShipper
 from drd.errors import (
@@ -425,10 +425,29 @@ def test_leftovers_of_a_killed_restore_are_swept(
     """A database that a killed restore left is recognised by its name and mark and dropped by the next one."""
     with postgres.connect() as session:
         session.execute("CREATE DATABASE drd_restore_abcdef_orders")
-        session.execute(f"COMMENT ON DATABASE drd_restore_abcdef_orders IS '{UNFINISHED}'")
+        session.execute(f"COMMENT ON DATABASE drd_restore_abcdef_orders IS '{place.UNFINISHED}'")
     result = restore_of(engine_for(postgres, restored), dumped, tmp_path)
     assert "leftover-removed" in {notice.code for notice in result.notices}
     assert drd_databases(postgres) == []
+
+
+def test_a_restore_that_died_in_its_first_moment_is_swept(
+    postgres: Postgres, restored: str, dumped: Dumped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended between the statement that makes the database and the one that comments on it: it is known all the same."""
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "UNFINISHED", object())  # which the second statement cannot spell
+        with pytest.raises(TargetError, match="cannot adapt"):
+            restore_of(engine_for(postgres, restored), dumped, tmp_path)
+    (left,) = drd_databases(postgres)
+    with postgres.connect() as session:
+        session.execute("CREATE DATABASE drd_restore_of_a_person")
+    result = restore_of(engine_for(postgres, restored), dumped, tmp_path)
+    assert [n.message for n in result.notices if n.code == "leftover-removed"] == [
+        f"dropped {left}, left by a restore that was interrupted"
+    ]
+    assert drd_databases(postgres) == ["drd_restore_of_a_person"]
+    postgres.drop_database("drd_restore_of_a_person")
 
 
 def test_a_plain_role_restores_without_owners(
@@ -456,6 +475,7 @@ from pathlib import Path
 from typing import Any
 from drd.model import Secret
 from drd.engines.children import Child
+from drd.engines.postgres import place
 from drd.engines.postgres.engine import PostgresEngine
 from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.spool import SpoolShipper

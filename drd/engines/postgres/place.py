@@ -19,6 +19,11 @@ from drd.model import Json, Notice
 TEMPORARY_PREFIX = "drd_restore_"
 # The name alone proves nothing: people, too, call databases so. Only what carries this comment is drd's to drop.
 UNFINISHED = "drd: a restore that has not ended; the next restore drops this database when nobody works on it"
+# Set by CREATE DATABASE itself, so one that drd dies before it comments on is known, too. It limits nobody.
+_BEGUN_LIMIT = 0x64726400
+IS_UNFINISHED = f"""(pg_catalog.shobj_description(d.oid, 'pg_database') = '{UNFINISHED}' OR
+  (pg_catalog.shobj_description(d.oid, 'pg_database') IS NULL AND d.datconnlimit = {_BEGUN_LIMIT}))"""
+"""Whether ``pg_database d`` is one that a restore of drd's still builds, or has left."""
 _PUBLISH_TRIES = 5
 _MAINTENANCE = ("postgres", "template1")
 _CLOSED = ("does not exist", "permission denied", "pg_hba.conf", "not currently accepting connections")
@@ -193,14 +198,14 @@ def sweep(endpoint: Endpoint, session: Session) -> list[Notice]:
     notices: list[Notice] = []
     with mapped(endpoint, "look for leftovers of earlier restores"):
         rows = session.execute(
-            """SELECT datname FROM pg_catalog.pg_database d WHERE starts_with(datname, %s) AND NOT EXISTS
+            f"""SELECT datname FROM pg_catalog.pg_database d WHERE starts_with(datname, %s) AND NOT EXISTS
                  (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.backend_type = 'client backend')
-                  AND pg_catalog.shobj_description(d.oid, 'pg_database') = %s AND NOT EXISTS
+                  AND {IS_UNFINISHED} AND NOT EXISTS
                  (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 1
                      AND l.pid <> pg_catalog.pg_backend_pid()
                      AND l.objid::bigint = pg_catalog.hashtext(d.datname::text)::bigint & 4294967295)
-                ORDER BY 1""",
-            (TEMPORARY_PREFIX, UNFINISHED),
+                ORDER BY 1""".encode(),  # noqa: S608 - a constant
+            (TEMPORARY_PREFIX,),
         ).fetchall()
         for (name,) in rows:
             (free,) = catalog.one(session, "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext(%s))", name)
@@ -240,6 +245,7 @@ def create(session: Session, name: str, properties: dict[str, Json]) -> None:
         parts.append(sql.SQL("LOCALE_PROVIDER builtin BUILTIN_LOCALE {}").format(sql.Literal(locale)))
     elif major >= 15:
         parts.append(sql.SQL("LOCALE_PROVIDER libc"))
+    parts.append(sql.SQL("CONNECTION LIMIT {}").format(sql.Literal(_BEGUN_LIMIT)))
     try:
         session.execute(sql.SQL(" ").join(parts))
     except psycopg.errors.InvalidParameterValue as error:
@@ -248,7 +254,9 @@ def create(session: Session, name: str, properties: dict[str, Json]) -> None:
             f"{first_line(str(error))}",
             hint="install this locale on the target's host (locale -a lists them) and restart the server",
         ) from error
-    session.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(name), sql.Literal(UNFINISHED)))
+    database = sql.Identifier(name)
+    session.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, sql.Literal(UNFINISHED)))
+    session.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT -1").format(database))
 
 
 @contextlib.contextmanager

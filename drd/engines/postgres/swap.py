@@ -173,9 +173,9 @@ def _unfinished(here: Endpoint, session: Session, restore_id: str) -> list[str]:
     """Name what a restore was still building: it has no mark of its own yet, but drd's, and the restore in its name."""
     with mapped(here, "look for what the restore was building"):
         rows = session.execute(
-            """SELECT datname FROM pg_catalog.pg_database WHERE pg_catalog.strpos(datname, %s) > 0
-                  AND pg_catalog.shobj_description(oid, 'pg_database') = %s ORDER BY 1""",
-            (staged_name(restore_id, ""), place.UNFINISHED),
+            f"""SELECT datname FROM pg_catalog.pg_database d WHERE pg_catalog.strpos(datname, %s) > 0
+                  AND {place.IS_UNFINISHED} ORDER BY 1""".encode(),  # noqa: S608 - a constant
+            (staged_name(restore_id, ""),),
         ).fetchall()
     return [str(row[0]) for row in rows]
 
