@@ -16,11 +16,12 @@ from drd.drills.history import History
 from drd.drills.phases import Phases
 from drd.drills.report import DrillRun, RunError, Verdict, verdict_of, worst
 from drd.drills.suite import Drill, Objectives, Selection
-from drd.errors import DrdError, IntegrityError
+from drd.errors import DrdError, IntegrityError, NoSuchBackup
 from drd.model import Backup, Finding
 from drd.ops.choosing import choose_backups, choose_whole
 from drd.ops.failures import of_source
 from drd.ops.ports import Ports
+from drd.ops.presence import is_removed
 from drd.ops.trial import Bind, Bound, Trial
 from drd.protocols import ScratchRuntime
 from drd.repository import layout
@@ -193,8 +194,10 @@ def _whole(ports: Ports, head: selection.HeadChoice) -> Choice[Backup]:
     whole: list[Backup] = []
     for item in (*head.ancestors, head.backup):
         entry = ports.catalog.read(head.source, item.id)
+        if entry is None and is_removed(ports, head.backup):
+            raise NoSuchBackup(f"backup {head.backup.id} was removed just now", subject=item.id, hint="drd drill now")
         if entry is None or entry.backup is None:
-            why = entry.problem if entry else "it was removed just now"
+            why = entry.problem if entry else "its manifest is gone"
             raise IntegrityError(f"backup {item.id} cannot be restored: {why}", subject=item.id, hint="drd verify")
         whole.append(entry.backup)
     return Choice(head.source, whole[-1], head.gap_s, tuple(whole[:-1]), head.passed_over)

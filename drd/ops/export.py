@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from drd.cancel import CancelToken
-from drd.errors import TargetError, TargetNotEmpty
+from drd.errors import IntegrityError, TargetError, TargetNotEmpty
 from drd.model import Backup
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports
+from drd.ops.presence import unless_removed
 from drd.protocols import ArtifactReader
 
 
@@ -31,8 +32,11 @@ def export(ports: Ports, backup: Backup, directory: Path) -> Path:
             meter = Meter(ports.progress, backup.source, "fetch", backup.plain_bytes)
             with ports.reader(backup) as artifacts:
                 observed = ObservedReader(artifacts, meter)
-                for name in observed.names():
-                    _write_file(partial / name, observed, name, ports.cancel)
+                try:
+                    for name in observed.names():
+                        _write_file(partial / name, observed, name, ports.cancel)
+                except IntegrityError as error:
+                    raise unless_removed(ports, backup, error) from error
             refuse_existing(directory, backup.source)
             partial.rename(final)
     except OSError as error:

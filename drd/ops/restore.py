@@ -29,6 +29,7 @@ from drd.ops.choosing import choose_backups
 from drd.ops.failures import of_source
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports, Source
+from drd.ops.presence import unless_removed
 from drd.ops.side_by_side import MAX_AT_ONCE, side_by_side
 from drd.protocols import ArtifactReader
 from drd.repository.restores import Restores
@@ -238,7 +239,7 @@ class Attempt(ABC):
             self.go()
             ports.progress(Progress(item.source, "done", self.restored_bytes, self.restored_bytes))
         except DrdError as raised:
-            error = of_source(raised, "restore", item.source)
+            error = of_source(unless_removed(ports, item.backup, raised), "restore", item.source)
             outcome = "cancelled" if isinstance(raised, Cancelled) else "failed"
             ports.progress(Progress(item.source, outcome))
         return RestoredSource(

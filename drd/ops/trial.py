@@ -14,7 +14,16 @@ from drd.cancel import CancelToken, deadline
 from drd.drills.checks import SuiteChecks, fingerprint_finding, short
 from drd.drills.phases import Phases, WaitingReader
 from drd.drills.suite import Drill, SuiteCheck
-from drd.errors import Cancelled, DrdError, IntegrityError, QuestionError, ScratchError, TargetError, ToolError
+from drd.errors import (
+    Cancelled,
+    DrdError,
+    IntegrityError,
+    NoSuchBackup,
+    QuestionError,
+    ScratchError,
+    TargetError,
+    ToolError,
+)
 from drd.model import (
     Answer,
     Backup,
@@ -28,6 +37,7 @@ from drd.model import (
 from drd.ops.bounded import LOOK_GRACE_S, RESTORE_GRACE_S, run_bounded
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports
+from drd.ops.presence import unless_removed
 from drd.ops.restore import read_fingerprint
 from drd.protocols import Engine, Examiner, ScratchRuntime, ScratchServer, WorkContext
 from drd.repository.planning import Choice
@@ -160,11 +170,14 @@ class Trial:
         )
 
     def _blamed(self, error: DrdError, server: ScratchServer) -> DrdError:
-        """Decide whose fault an error is: of the store, of a server that died or lacked room, or of the backup.
+        """Decide whose fault an error is: of the store, a prune, a server that died or lacked room, or the backup.
 
         What reading the backup ran into is the cause, whatever the engine says that was left without data.
         """
         cause = error if self.reading is None else self.reading.failure
+        gone = unless_removed(self.ports, self.choice.backup, cause or error)
+        if isinstance(gone, NoSuchBackup):
+            return gone
         if cause is not None:
             self.damage = isinstance(cause, IntegrityError)
             return cause
@@ -258,7 +271,8 @@ class Trial:
         self.add(finding, self.ports.monotonic() - started)
 
     def _as_finding(self, name: str, error: DrdError, server: ScratchServer) -> Finding:
-        if isinstance(error, ScratchError):
+        error = unless_removed(self.ports, self.choice.backup, error)
+        if isinstance(error, (ScratchError, NoSuchBackup)):
             raise error
         if not isinstance(error, (IntegrityError, QuestionError)) and self._death(server):
             raise error

@@ -15,6 +15,7 @@ from drd.model import Backup, BackupHead, Notice, Problem, Progress
 from drd.ops.coverage import Coverage, coverage
 from drd.ops.observe import Meter, ObservedReader
 from drd.ops.ports import Ports
+from drd.ops.presence import is_removed
 from drd.ops.sampling import Budget, Sample, read_damaged_again, read_sample, save
 from drd.repository import layout
 from drd.repository.catalog import CatalogEntry, Survey
@@ -102,6 +103,7 @@ def verify(ports: Ports, wanted: Sequence[str], *, deep: bool, sample: Budget | 
         run = _SourceRun(ports, source, surveys[source], bad, deep=deep)
         found |= {(backup.id, source): backup for backup in run.verify(ids)}
         heads[source] = list(run.heads.values())
+        notices += run.notices
         if run.read and (notice := save(ports, source, run.read, list(run.heads))):
             notices.append(notice)
     leftovers = tuple(item for source in selection for item in _leftovers(ports, source, surveys[source].unfinished))
@@ -148,12 +150,15 @@ class _SourceRun:
     """Verifies backups of one source, holding few whole manifests at a time.
 
     ``heads`` are the backups that are not known to be damaged, ``read`` what was read whole, ``bad`` the objects that
-    were read before and are no good, by key: whatever refers to one cannot be restored.
+    were read before and are no good, by key: whatever refers to one cannot be restored. ``removed`` are ids of backups
+    that a prune took away meanwhile.
     """
 
     def __init__(self, ports: Ports, source: str, survey: Survey, bad: Mapping[str, Problem], *, deep: bool) -> None:
         self.heads = {entry.id: entry.backup for entry in survey.entries if entry.backup is not None}
         self.read: dict[str, Reading] = {}
+        self.removed: set[str] = set()
+        self.notices: list[Notice] = []
         self._ports = ports
         self._source = source
         self._bad = bad
@@ -168,6 +173,8 @@ class _SourceRun:
         for entry in entries:
             self._ports.cancel.raise_if_cancelled()
             problems = self._entry(entry)
+            if problems and self._was_removed(entry):
+                continue
             out[entry.id] = VerifiedBackup(entry.id, self._source, tuple(problems))
             self._ports.progress(Progress(self._source, "verified", detail=entry.id))
         if ids is None:
@@ -175,16 +182,34 @@ class _SourceRun:
         for backup_id, backup in out.items():  # again: an ancestor may have turned out to be damaged after it
             if not backup.problems and (problems := _chain_problems(self.heads[backup_id], self.heads)):
                 out[backup_id] = replace(backup, problems=tuple(problems))
+        if self.removed:
+            names = ", ".join(sorted(self.removed))
+            text = f"{self._source}: removed while it was verified, so nothing is said of it: {names}"
+            self.notices.append(Notice("removed-meanwhile", text))
         return [backup for backup_id, backup in sorted(out.items()) if ids is None or backup_id in ids]
 
     def _lost(self, unseen: set[str]) -> Iterator[VerifiedBackup]:
         """Yield the backups that the index still tells of, though their manifests are gone."""
         for backup_id in sorted(unseen):
-            self.heads.pop(backup_id)
+            self.heads.pop(backup_id, None)
             if self._ports.catalog.disown(self._source, backup_id):
                 key, effect = layout.manifest_key(self._source, backup_id), f"backup {backup_id} cannot be restored"
                 problem = Problem(key, "is missing: other hands than drd's took it away", effect)
                 yield VerifiedBackup(backup_id, self._source, (problem,))
+
+    def _was_removed(self, entry: CatalogEntry) -> bool:
+        """Whether a backup with problems was removed while it was looked at, by drd: then it is none, and not damaged.
+
+        What other hands took away is a problem that is named.
+        """
+        if entry.backup is None or not is_removed(self._ports, entry.backup):
+            return False
+        if self._ports.catalog.disown(self._source, entry.id):
+            return False
+        self.heads.pop(entry.id, None)
+        self.read.pop(entry.id, None)
+        self.removed.add(entry.id)
+        return True
 
     def _with_ancestors(self, ids: set[str]) -> Iterator[CatalogEntry]:
         """Yield the wanted backups; look into the manifests of their ancestors, which must be whole too."""
