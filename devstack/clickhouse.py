@@ -24,8 +24,9 @@ _LAUNCHER = Path(__file__).with_name("clickhouse_launcher.py")
 class ClickHouse(Server):
     """ClickHouse 26.7 as a real server on loopback.
 
-    Users: ``admin`` (everything that this build can grant), ``reader`` (SELECT only, so BACKUP is refused), both with
-    the password ``password``. Disk ``backups`` and ``File`` backups lie in ``backups_dir``, which servers may share.
+    Users: ``admin`` (everything that this build can grant), ``reader`` (SELECT only, so BACKUP is refused), and those
+    of ``grants`` (statements by name), all with the password ``password``. Disk ``backups`` and ``File`` backups lie in
+    ``backups_dir``, which servers may share.
     ``max_memory_bytes`` caps the server. Not in this build: SQL users, ON CLUSTER, Replicated tables, HTTPS.
     """
 
@@ -41,6 +42,7 @@ class ClickHouse(Server):
         backups_dir: Path | None = None,
         max_memory_bytes: int = 4 << 30,
         extra_config: str = "",
+        grants: Mapping[str, Sequence[str]] | None = None,
         ready_timeout_s: float = 60.0,
     ) -> None:
         self._library = obtain.libchdb()
@@ -52,6 +54,7 @@ class ClickHouse(Server):
         self.backups_dir = backups_dir or self.dir / "backups"
         self._max_memory_bytes = max_memory_bytes
         self._extra_config = extra_config
+        self._grants = grants or {}
 
     @property
     def url(self) -> str:
@@ -71,7 +74,7 @@ class ClickHouse(Server):
         system = metadata / "system.sql"
         if not system.exists():
             system.write_text(f"ATTACH DATABASE _ UUID '{uuid.uuid4()}'\nENGINE = Atomic\n", encoding="utf-8")
-        private_file(self.dir / "users.xml", _users(self.password))
+        private_file(self.dir / "users.xml", _users(self.password, self._grants))
         private_file(self.dir / "config.xml", self._config())
 
     def argv(self) -> Sequence[str]:
@@ -156,8 +159,19 @@ class ClickHouse(Server):
 """
 
 
-def _users(password: str) -> str:
+def _users(password: str, grants: Mapping[str, Sequence[str]]) -> str:
     """Users: ``default`` is the launcher's own and may do no more than it needs."""
+    limited = "".join(
+        f"""
+    <{name}>
+      <password>{escape(password)}</password>
+      <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
+      <profile>default</profile>
+      <quota>default</quota>
+      <grants>{"".join(f"<query>{escape(statement)}</query>" for statement in statements)}</grants>
+    </{name}>"""
+        for name, statements in {"reader": ["GRANT SELECT ON *.*"], **grants}.items()
+    )
     return f"""<clickhouse>
   <profiles><default/></profiles>
   <quotas><default/></quotas>
@@ -182,14 +196,7 @@ def _users(password: str) -> str:
       <named_collection_control>1</named_collection_control>
       <show_named_collections>1</show_named_collections>
       <show_named_collections_secrets>1</show_named_collections_secrets>
-    </admin>
-    <reader>
-      <password>{escape(password)}</password>
-      <networks><ip>127.0.0.1</ip><ip>::1</ip></networks>
-      <profile>default</profile>
-      <quota>default</quota>
-      <grants><query>GRANT SELECT ON *.*</query></grants>
-    </reader>
+    </admin>{limited}
   </users>
 </clickhouse>
 """

@@ -124,7 +124,7 @@ def test_what_a_killed_restore_made_is_replaced(
     """A database with the mark of an owner without a sign is dropped and restored, and has its own comment then."""
     result, backup, artifacts = dump(engine(clickhouse_source, small), tmp_path)
     server = Server(settings_of(clickhouse_target), TARGET)
-    assert unfinished.create(server, small, BACKUP_ID, secrets.token_hex(8))
+    assert unfinished.create(server, small, BACKUP_ID, secrets.token_hex(8)) is None
     clickhouse_target.query(f"CREATE TABLE {small}.half (v UInt32) ENGINE = MergeTree ORDER BY v")
     target = engine(clickhouse_target)
     state = target.inspect(backup, artifacts)
@@ -150,7 +150,7 @@ def test_a_restore_under_way_is_left_alone(
     server = Server(settings_of(clickhouse_target), TARGET)
     with alive.sign(server) as owner:
         assert owner
-        assert unfinished.create(server, small, BACKUP_ID, owner)
+        assert unfinished.create(server, small, BACKUP_ID, owner) is None
         before = comment_of(clickhouse_target, small)
         with pytest.raises(TargetError, match=f"another drd restores into {small} right now"):
             engine(clickhouse_target).inspect(backup, artifacts)
@@ -192,7 +192,7 @@ def test_a_copy_of_a_half_made_database_is_somebody_s_own(
 ) -> None:
     """A backup taken of a marked database comes back without the mark, by drd and by the server's own RESTORE."""
     server = Server(settings_of(clickhouse_target), TARGET)
-    assert unfinished.create(server, small, BACKUP_ID, secrets.token_hex(8))
+    assert unfinished.create(server, small, BACKUP_ID, secrets.token_hex(8)) is None
     clickhouse_target.query(f"CREATE TABLE {small}.t ENGINE = MergeTree ORDER BY v AS SELECT 7 AS v")
     place = f"Disk('backups', 'leftovers-{uuid.uuid4()}')"
     clickhouse_target.query(f"BACKUP DATABASE {small} TO {place}")

@@ -5,11 +5,13 @@ Entities that come from the server's configuration files are never in a backup; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from drd.engines.clickhouse.client import Server, ServerRefusal
 from drd.model import Notice
 
+_LACKING = re.compile(r".*the grant BACKUP ON system\..*")
 KINDS = ("users", "roles", "settings_profiles", "row_policies", "quotas", "functions")
 
 
@@ -21,7 +23,7 @@ def savable(server: Server) -> tuple[tuple[str, ...], Notice | None]:
             server.execute(f"BACKUP TABLE system.{kind} TO Null")
         except ServerRefusal as refusal:
             refused.append(kind)
-            reasons.add(refusal.text.split(": While", 1)[0])
+            reasons.add(_LACKING.sub("the user lacks BACKUP ON them", refusal.text.split(": While", 1)[0]))
         else:
             allowed.append(kind)
     if not refused:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from drd.engines.clickhouse import access, disk
+from drd.engines.clickhouse import access, disk, rights
 from drd.engines.clickhouse.client import SOURCE, Server, ServerRefusal, told
 from drd.engines.clickhouse.dump import choose_databases
 from drd.engines.clickhouse.packindex import NoArtifacts, PackIndex
@@ -34,9 +34,11 @@ def check(server: Server, settings: ClickHouseSettings, clock: Clock | None) -> 
     out: list[CheckItem] = []
     if not _try(out, "server", lambda: _server(server, clock), hint="is the url right, and the server up?"):
         return out
+    names: list[str] = []
     if _try(out, "databases", lambda: f"{', '.join(choose_databases(server, settings))}"):
+        names += choose_databases(server, settings)
         _try(out, "tables", lambda: "looked at", extra=lambda: _tables(server, settings))
-    _try(out, "right to back up", lambda: _rights(server), hint="GRANT BACKUP ON *.* TO the user")
+    _try(out, "right to back up", lambda: _rights(server, names), hint="GRANT BACKUP ON *.* TO the user")
     _try(out, "users, roles, functions", lambda: "looked at", extra=lambda: _access(server))
     if settings.mode == "gateway":
         _try(out, "way to the gateway", lambda: "looked at", extra=lambda: _gateway(server, settings))
@@ -85,8 +87,13 @@ def _server(server: Server, clock: Clock | None) -> str:
     return f"ClickHouse {version} at {server.address.netloc} as {row['user']}, clock skew {skew:.1f} s"
 
 
-def _rights(server: Server) -> str:
-    server.execute("BACKUP TABLE system.one TO Null")
+def _rights(server: Server, names: Sequence[str]) -> str:
+    """Ask for the right to back up these databases; a server that cannot tell tries it with a table of its own."""
+    missing = rights.lacking(server, ["BACKUP"], names) if names else None
+    if missing is None:
+        server.execute("BACKUP TABLE system.one TO Null")
+    elif missing:
+        raise SOURCE.refused(f"the user lacks the right to BACKUP {', '.join(names)}")
     return "BACKUP is allowed"
 
 

@@ -110,6 +110,12 @@ class Server:
             data = client.raw_query(sql, settings=options, fmt="JSONEachRow")
             return [json.loads(line) for line in data.splitlines() if line]
 
+    def answer(self, sql: str) -> str:
+        """Run a statement that answers one value and takes no FORMAT (CHECK GRANT)."""
+        with self._mapped():
+            data: bytes = self._connect().raw_query(sql)
+            return data.decode("utf-8", "replace").strip()
+
     def execute(self, sql: str, *, settings: Mapping[str, Any] | None = None, query_id: str = "") -> None:
         """Run a statement whose result does not matter."""
         with self._mapped():
@@ -192,6 +198,10 @@ def _network_reason(text: str) -> str:
     return clean(text, 160)
 
 
+_LACKING = re.compile(
+    r"(?P<user>\S+): Not enough privileges\. .* the grant (?P<right>[A-Z ]+)(?:\(.*\))?(?: for .*)? ON (?P<where>\S+) "
+)
+_ALL_RIGHTS = "docs/replace.md lists all that drd needs"
 # Source of the numbers: src/Common/ErrorCodes.cpp of ClickHouse; seen on 26.7 unless noted.
 _HINTS: dict[int, tuple[str, str]] = {
     62: ("", "this drd speaks to ClickHouse 23.4 and newer; compare: SELECT version()"),
@@ -206,7 +216,7 @@ _HINTS: dict[int, tuple[str, str]] = {
     194: ("", "set the password of this source"),
     497: (
         "the user lacks a right: ",
-        "GRANT BACKUP, SELECT ON *.* TO the user (a target needs CREATE, INSERT, DROP too)",
+        f"GRANT BACKUP, SELECT ON *.* TO the user (a target needs more: {_ALL_RIGHTS})",
     ),
     516: ("wrong user or password: ", "set the user in the url and the password of this source"),
     598: (
@@ -222,6 +232,11 @@ def as_drd_error(refusal: ServerRefusal, side: Side, doing: str = "") -> DrdErro
     """Map what the server answered to an error for people, which says what was being done where the verb does not."""
     number = refusal.number
     prefix, hint = _HINTS.get(number, ("", ""))
+    if number == ACCESS_DENIED and (lacking := _LACKING.search(refusal.text)):
+        # It is lacking also for the other tables, and for databases that have another name in each restore.
+        named = lacking["where"].rstrip(".")
+        where = "*" if lacking["right"] == "TABLE ENGINE" else "*.*" if {".", "`"} & set(named) else named
+        hint = f"GRANT {lacking['right']} ON {where} TO {lacking['user']} ({_ALL_RIGHTS})"
     while_doing = f" while drd {doing}" if doing else ""
     if number in {40, 1009}:  # CHECKSUM_DOESNT_MATCH, sizes differ
         return IntegrityError(f"ClickHouse found damaged data{while_doing}: {refusal}", hint="see: drd verify --deep")

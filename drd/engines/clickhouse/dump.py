@@ -106,9 +106,10 @@ def choose_databases(server: Server, settings: ClickHouseSettings) -> list[str]:
     wanted = list(dict.fromkeys(settings.databases)) or ([named] if named else [])
     missing = [name for name in wanted if name not in have]
     if missing:
+        seen = ", ".join(n for n in have if n not in SYSTEM_DATABASES)
         raise SourceError(
-            f"ClickHouse has no database {', '.join(missing)}",
-            hint=f"it has: {', '.join(n for n in have if n not in SYSTEM_DATABASES)}",
+            f"ClickHouse has no database {', '.join(missing)}" + ("" if seen else ", or does not show it to this user"),
+            hint=f"it has: {seen}" if seen else "a user sees what it has a right to: GRANT BACKUP, SELECT ON *.*",
         )
     if any(name in SYSTEM_DATABASES for name in wanted):
         raise ConfigError("the system's own databases are not backed up", hint="take them out of databases")

@@ -19,7 +19,7 @@ from typing import Any
 
 from drd.engines.clickhouse import access, alive, disk, fingerprints, increments, orphans, selection, unfinished
 from drd.engines.clickhouse.aftercare import MERGES, check_table, merge_trees, refresh_views, start_merges
-from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, clean, told
+from drd.engines.clickhouse.client import ACCESS_DENIED, TARGET, Server, ServerRefusal, clean, told
 from drd.engines.clickhouse.dump import query_settings, replaces_outside
 from drd.engines.clickhouse.elsewhere import repoint
 from drd.engines.clickhouse.job import Watch, new_job_id, run_job
@@ -183,15 +183,20 @@ def restore(
 
 def _create(work: _Restore, index: PackIndex, artifacts: ArtifactReader, before: Collection[str]) -> list[Notice]:
     """Create the absent databases with a mark where that is possible, and leave the others to RESTORE."""
-    unmarked = []
+    unmarked, why = [], ""
     for there, here in work.names.items():
         if here in before:
             continue
         comment = unfinished.own_comment(unfinished.definition(index, artifacts, there))
         if comment and work.settings.staging is not None:
             comment = literal(work.settings.staging.comment_of(here))
-        if comment and work.owner and unfinished.create(work.server, here, work.ctx.backup_id, work.owner):
-            work.marked[here] = comment
+        if comment and work.owner:
+            refusal = unfinished.create(work.server, here, work.ctx.backup_id, work.owner)
+            if refusal and refusal.number == ACCESS_DENIED and work.settings.staging is not None:
+                raise refusal
+            why = f" ({refusal.text})" if refusal else why
+            unmarked += [here] if refusal else []
+            work.marked |= {} if refusal else {here: comment}
         else:
             unmarked.append(here)
         work.made.add(here)
@@ -199,10 +204,10 @@ def _create(work: _Restore, index: PackIndex, artifacts: ArtifactReader, before:
         return []
     if work.settings.staging is not None:
         raise TargetError(
-            f"{', '.join(unmarked)} cannot be marked on this server, so nothing can be restored beside live data",
-            hint="ClickHouse 25.1 and newer can (ALTER DATABASE … MODIFY COMMENT), given the right; or use --into",
+            f"{', '.join(unmarked)} cannot be marked on this server, so nothing can be restored beside live data{why}",
+            hint="ClickHouse 25.1 and newer can (ALTER DATABASE … MODIFY COMMENT); or use --into",
         )
-    text = f"{', '.join(unmarked)} could not be marked as unfinished on this server: had the restore been killed, "
+    text = f"{', '.join(unmarked)} could not be marked as unfinished on this server{why}: had the restore been killed, "
     return [Notice("restore-unmarked", text + "it would have had to be dropped by hand")]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from drd.engines.clickhouse import definitions, fingerprints, orphans, restore, unfinished
+from drd.engines.clickhouse import definitions, fingerprints, orphans, restore, rights, unfinished
 from drd.engines.clickhouse.client import TARGET, Server, ServerRefusal, told
 from drd.engines.clickhouse.engine import ClickHouseEngine
 from drd.engines.clickhouse.finish import comment, fed_views, finish, marked, note
@@ -49,6 +49,7 @@ class ClickHouseReplacer:
         with told(TARGET, "looked at the target"):
             names = self._live(artifacts)
             _require_renames(self._server, names)
+            rights.require_swap(self._server, names)
             _require_room(self._server, backup)
             present = sorted(restore.held(self._server, names))
             lost = fingerprints.without_rows(fingerprints.engines(self._server, names), fingerprints.EMPTIED)

@@ -138,8 +138,8 @@ def own_comment(statement: str) -> str | None:
     return "''" if comment.startswith(f"'{_PREFIX}") else comment
 
 
-def create(server: Server, name: str, backup: str, owner: str) -> bool:
-    """Create an empty marked database; False, and no database, where the server cannot take the mark off again.
+def create(server: Server, name: str, backup: str, owner: str) -> ServerRefusal | None:
+    """Create an empty marked database; return why, and make none, where the server cannot take the mark off again.
 
     ``ALTER DATABASE … MODIFY COMMENT`` is younger than the oldest servers drd works with, and a right of its own.
     Raises :class:`~drd.errors.TargetError` when somebody else has just made a database of that name.
@@ -153,16 +153,16 @@ def create(server: Server, name: str, backup: str, owner: str) -> bool:
         if refusal.number == _EXISTS:
             raise under_way(name) from None
         if refusal.number in _CANNOT:
-            return False
+            return refusal
         raise
     try:
         set_comment(server, name, comment)
     except ServerRefusal as refusal:
         server.execute(f"DROP DATABASE {identifier(name)} SYNC")
         if refusal.number in _CANNOT:
-            return False
+            return refusal
         raise
-    return True
+    return None
 
 
 def set_comment(server: Server, name: str, comment: str) -> None:
