@@ -182,6 +182,7 @@ def verify_report(report: VerifyReport) -> dict[str, Json]:
                 "source": item.source,
                 "outcome": item.outcome,
                 "problems": [{"subject": p.subject, "message": p.message, "effect": p.effect} for p in item.problems],
+                **({"sealed": item.sealed.message} if item.sealed else {}),
             }
             for item in report.backups
         ],

@@ -66,8 +66,9 @@ def verified(session: Session, report: VerifyReport) -> None:
     """Tell what was read back, and what of it was no good."""
     log = session.log
     damaged = [item for item in report.backups if item.problems]
+    unwell = [item for item in report.backups if item.outcome != "ok"]
     for source in dict.fromkeys(item.source for item in report.backups):
-        session.done.runs["verify", source] = all(item.source != source for item in damaged)
+        session.done.runs["verify", source] = all(item.source != source for item in unwell)
     for item in damaged:
         first = item.problems[0]
         log.error(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from drd.cli import documents, measuring, render, telling
 from drd.cli.session import Session
-from drd.errors import ConfigError, IntegrityError
+from drd.errors import ConfigError, IntegrityError, PartialError
 
 if TYPE_CHECKING:  # pulls in the repository
     from drd.ops.sampling import Budget
@@ -39,7 +39,7 @@ def add(verbs: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, session: Session) -> int:
-    """Verify and print; exit 20 on any problem."""
+    """Verify and print; exit 20 on any problem, 3 where some backups could not be opened."""
     from drd.ops.verify import verify
 
     if args.sample and args.deep:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     with session.show_progress("verify"):
         report = verify(session.services.ports, args.names, deep=args.deep, sample=sample)
     telling.verified(session, report)
-    code = 0 if report.outcome == "ok" else IntegrityError.exit_code
+    code = {"ok": 0, "damaged": IntegrityError.exit_code, "partial": PartialError.exit_code}[report.outcome]
     if session.as_json:
         documents.emit(documents.verify_report(report))
     else:
@@ -83,7 +83,9 @@ def _print(report: VerifyReport) -> None:
     from drd.ops.coverage import coverage_words
 
     for item in report.backups:
-        print(f"{render.mark(item.outcome)} {item.source}  {item.id}")
+        print(f"{render.mark('warning' if item.sealed else item.outcome)} {item.source}  {item.id}")
+        if item.sealed:
+            print(f"    not read, there and of the right size: {item.sealed.message}")
         for problem in item.problems:
             print(f"    {problem.subject}: {problem.message.removeprefix(f'{problem.subject} ')}")
             if problem.effect:
@@ -97,10 +99,13 @@ def _print(report: VerifyReport) -> None:
     for covered in report.coverage:
         if report.deep or report.sample:
             print(f"  {covered.source}: {coverage_words(covered)}")
-    bad = sum(bool(item.problems) for item in report.backups)
+    bad = sum(item.outcome != "ok" for item in report.backups)
     how = "every byte read" if report.deep else "presence and sizes; read everything with --deep"
+    if any(item.sealed for item in report.backups):
+        how = "every byte read of those that an identity here opens"
     if report.sample:
         read = f"{render.plural(report.sample.objects, 'object')}, {render.size(report.sample.bytes)}"
         how = f"presence and sizes; {read} read"
     good = len(report.backups) - bad
-    print(f"{render.mark(report.outcome)} {good} of {render.plural(len(report.backups), 'backup')} verified ({how})")
+    mark = render.mark("warning" if report.outcome == "partial" else report.outcome)
+    print(f"{mark} {good} of {render.plural(len(report.backups), 'backup')} verified ({how})")

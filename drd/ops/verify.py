@@ -27,16 +27,20 @@ from drd.repository.verified import MAX_DAMAGED, Reading
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBackup:
-    """What was found about one backup; no problems means it is well."""
+    """What was found about one backup; no problems means it is well, unless it is ``sealed``.
+
+    ``sealed`` is set where its bytes were to be read and no identity here opens them: presence and sizes are right.
+    """
 
     id: str
     source: str
     problems: tuple[Problem, ...]
+    sealed: ConfigError | None = None
 
     @property
-    def outcome(self) -> Literal["ok", "damaged"]:
-        """Return ``ok`` or ``damaged``."""
-        return "damaged" if self.problems else "ok"
+    def outcome(self) -> Literal["ok", "damaged", "sealed"]:
+        """Return ``ok``, ``damaged`` or ``sealed``."""
+        return "damaged" if self.problems else "sealed" if self.sealed else "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,10 @@ class VerifyReport:
         return tuple(leftover.id for leftover in self.leftovers)
 
     @property
-    def outcome(self) -> Literal["ok", "damaged"]:
-        """Return ``ok`` when every backup is."""
-        return "damaged" if any(backup.problems for backup in self.backups) else "ok"
+    def outcome(self) -> Literal["ok", "damaged", "partial"]:
+        """Return ``ok`` when every backup is, ``partial`` when some could not be opened and the others are well."""
+        found = {backup.outcome for backup in self.backups}
+        return "damaged" if "damaged" in found else "partial" if "sealed" in found else "ok"
 
 
 def verify(ports: Ports, wanted: Sequence[str], *, deep: bool, sample: Budget | None = None) -> VerifyReport:
@@ -81,7 +86,8 @@ def verify(ports: Ports, wanted: Sequence[str], *, deep: bool, sample: Budget | 
 
     Raises :class:`~drd.errors.NoSuchBackup` for a name that is neither, :class:`~drd.errors.CatalogError` when there
     is nothing to verify (a wrong bucket or prefix must not look well), and store errors; problems of backups are in
-    the report. A sample is of whole sources: raises :class:`~drd.errors.ConfigError` for one of single backups.
+    the report. A sample is of whole sources: raises :class:`~drd.errors.ConfigError` for one of single backups, and
+    where ``deep`` cannot open any backup at all.
     """
     selection = _select(ports, wanted)
     if sample and any(ids is not None for ids in selection.values()):
@@ -106,6 +112,7 @@ def verify(ports: Ports, wanted: Sequence[str], *, deep: bool, sample: Budget | 
         notices += run.notices
         if run.read and (notice := save(ports, source, run.read, list(run.heads))):
             notices.append(notice)
+    _demand_some_opened(list(found.values()))
     leftovers = tuple(item for source in selection for item in _leftovers(ports, source, surveys[source].unfinished))
     return VerifyReport(
         deep=deep,
@@ -124,6 +131,14 @@ def _read_some(ports: Ports, surveys: Mapping[str, Survey], sample: Budget | Non
         for source, survey in surveys.items()
     }
     return read_sample(ports, heads, sample) if sample else read_damaged_again(ports, heads)
+
+
+def _demand_some_opened(found: Sequence[VerifiedBackup]) -> None:
+    """Raise ConfigError where every backup was to be opened, and no identity opened any: that is a wrong set-up."""
+    sealed = [backup.sealed for backup in found if backup.sealed is not None]
+    if sealed and len(sealed) == len(found):
+        sealed[0].add_hint("without it, stored bytes are compared with their digests by drd verify --sample 100%")
+        raise sealed[0].during("verify", "")
 
 
 def _select(ports: Ports, wanted: Sequence[str]) -> dict[str, set[str] | None]:
@@ -163,6 +178,7 @@ class _SourceRun:
         self._source = source
         self._bad = bad
         self._deep = deep
+        self._sealed: dict[str, ConfigError] = {}
         self._sizes = _Sizes(ports)
 
     def verify(self, ids: set[str] | None) -> list[VerifiedBackup]:
@@ -175,7 +191,7 @@ class _SourceRun:
             problems = self._entry(entry)
             if problems and self._was_removed(entry):
                 continue
-            out[entry.id] = VerifiedBackup(entry.id, self._source, tuple(problems))
+            out[entry.id] = VerifiedBackup(entry.id, self._source, tuple(problems), self._sealed.get(entry.id))
             self._ports.progress(Progress(self._source, "verified", detail=entry.id))
         if ids is None:
             out |= {lost.id: lost for lost in self._lost(self.heads.keys() - out.keys())}
@@ -235,12 +251,22 @@ class _SourceRun:
         self.heads.setdefault(backup.id, backup)
         problems = _chain_problems(backup, self.heads) + _missing_parts(backup, self._sizes)
         problems += self._known_bad(backup, {problem.subject for problem in problems})
-        if self._deep and not problems:
+        if self._deep and not problems and self._opens(backup):
             began_at = self._ports.now()
             problems = _deep(self._ports, backup, self._ancestors(backup))
             own = tuple(sorted({p.subject for p in problems} & set(_own_keys(backup))))
             self.read[backup.id] = Reading(backup.id, began_at, damaged=own[:MAX_DAMAGED])
         return problems
+
+    def _opens(self, backup: Backup) -> bool:
+        """Whether an identity here opens a backup; one from before a change of keys must not hide how others are."""
+        try:
+            if backup.encryption == "age":
+                self._ports.codec.require_identity(backup.recipients)
+        except ConfigError as error:
+            self._sealed[backup.id] = error
+            return False
+        return True
 
     def _known_bad(self, backup: Backup, said: set[str]) -> list[Problem]:
         """Name what a backup refers to, in its own folder or an ancestor's, that was read and is no good."""

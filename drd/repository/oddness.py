@@ -1,7 +1,7 @@
 """Does a backup hold oddly less than the one before it? Pure functions over heads.
 
-Rows are of the whole database in every backup. Plain bytes are too, except in an incremental backup of ClickHouse,
-which holds what is new alone: such sizes are never compared.
+Rows are of the whole database in every backup. Plain bytes are too, except in an increment that a ClickHouse server
+wrote to the bucket itself (mode direct), which holds what is new alone: such sizes are never compared.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Growth:
 
 def is_whole(head: BackupHead) -> bool:
     """Whether its plain bytes are those of the whole database."""
-    return head.kind == "full" or head.engine != "clickhouse"
+    return head.kind == "full" or head.engine != "clickhouse" or head.facts.get("mode") != "direct"
 
 
 def falls(head: BackupHead, earlier: Iterable[BackupHead], threshold: float | None) -> tuple[Fall, ...]:

@@ -22,7 +22,7 @@ from drd.ops.sampling import Budget
 from drd.ops.status import status
 from drd.ops.verify import VerifyReport, verify
 from drd.repository import layout
-from drd.repository.codec import Codec, recipient_of
+from drd.repository.codec import Codec, generate_identity, recipient_of
 from drd.repository.fields import Malformed
 from drd.repository.verified import MAX_DAMAGED, Reading, Verified, dump, parse
 from drd.stores.local import LocalStore
@@ -320,3 +320,22 @@ def test_the_verb_tells_what_was_read(tmp_path: Path, capsys: pytest.CaptureFixt
     document = json.loads(capsys.readouterr().out)
     assert document["coverage"][0]["damaged_objects"] == 1
     assert document["sample"]["objects"] == 1
+
+
+def test_a_change_of_keys_hides_nothing(store: HookedStore, tmp_path: Path) -> None:
+    """Deep, backups that no identity here opens are named and the others read; where it opens none it is refused."""
+    new_identity, new_recipient = generate_identity()
+    old = make_ports(store, tmp_path, codec=Codec(1, (recipient_of(IDENTITY),)))
+    new = make_ports(store, tmp_path, codec=Codec(1, (new_recipient,), (new_identity,)))
+    first, second = take(old, 0), take(new, 1)
+    report = verify(new, [], deep=True)
+    assert {item.id: item.outcome for item in report.backups} == {first: "sealed", second: "ok"}
+    assert report.outcome == "partial"
+    part = next(info.key for info in store.list(f"backups/shop/{second}/db-0/"))
+    store.plant(part, b"x" * len(store.get(part)))
+    report = verify(new, [], deep=True)
+    assert {item.id: item.outcome for item in report.backups} == {first: "sealed", second: "damaged"}
+    assert report.outcome == "damaged"
+    with pytest.raises(ConfigError, match="no identity is configured") as refused:
+        verify(old, [], deep=True)
+    assert "--sample 100%" in refused.value.hint

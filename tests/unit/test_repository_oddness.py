@@ -47,17 +47,27 @@ def test_what_fell_by_more_than_the_threshold(
     assert codes(heads, None) == [[], []]
 
 
-def test_increments_of_clickhouse_are_not_compared_by_bytes() -> None:
+def test_increments_that_clickhouse_wrote_itself_are_not_compared_by_bytes() -> None:
     """What is new is no fall; the next full backup is compared with the full one before; rows are compared always."""
-    full = head(0, engine="clickhouse", plain_bytes=1000, rows=100)
-    small = head(1, engine="clickhouse", plain_bytes=10, rows=101, parent=full.id)
-    lost = head(2, engine="clickhouse", plain_bytes=10, rows=5, parent=small.id)
-    again = head(3, engine="clickhouse", plain_bytes=500, rows=5)
+    direct: dict[str, Any] = {"engine": "clickhouse", "facts": {"mode": "direct"}}
+    full = head(0, **direct, plain_bytes=1000, rows=100)
+    small = head(1, **direct, plain_bytes=10, rows=101, parent=full.id)
+    lost = head(2, **direct, plain_bytes=10, rows=5, parent=small.id)
+    again = head(3, **direct, plain_bytes=500, rows=5)
     assert codes([full, small, lost, again]) == [[], [], ["fewer-rows"], ["less-data"]]
     found = growth([again, lost, small, full], 0.3)
     assert [found[h.id].data for h in (full, small, lost, again)] == [None, None, None, -0.5]
     postgres = [head(0, plain_bytes=1000), head(1, plain_bytes=10, parent=head(0).id)]
     assert codes(postgres) == [[], ["less-data"]]
+
+
+@pytest.mark.parametrize("mode", ["gateway", "disk"])
+def test_increments_that_drd_stored_are_compared(mode: str) -> None:
+    """Through drd the server sends everything each time, so an increment of ClickHouse is as large as the database."""
+    sent: dict[str, Any] = {"engine": "clickhouse", "facts": {"mode": mode}}
+    heads = [head(0, **sent, plain_bytes=1000), head(1, **sent, plain_bytes=500, parent=head(0).id)]
+    assert codes(heads) == [[], ["less-data"]]
+    assert growth(heads, 0.3)[heads[1].id].data == -0.5
 
 
 def test_another_database_under_the_same_name_is_not_compared() -> None:
