@@ -232,7 +232,7 @@ def sweep(ports: Ports, source: str) -> tuple[Notice, ...]:
             raise
         if isinstance(error, StoreForbidden) and error.op != "delete":
             text = "this role may not read manifests: what interrupted runs left is for drd prune --apply elsewhere"
-            return (Notice("not-swept", f"{source}: {text}"),)
+            return (Notice("not-swept", text),)
         return (Notice("sweep-refused", f"unfinished uploads of {source} could not be removed: {error.message}"),)
     if not swept.ids:
         return ()
