@@ -14,6 +14,7 @@ from devstack.postgres import Postgres
 from drd.engines.postgres.engine import PostgresEngine
 from drd.engines.postgres.format import PostgresFormat
 from drd.engines.postgres.settings import PostgresSettings
+from drd.errors import TargetError
 from drd.model import Secret
 from tests.conftest import StartPostgres
 from tests.support.bare_shell import BareShell, decoded
@@ -181,7 +182,10 @@ def test_an_older_server_with_newer_tools(
 
 
 def test_from_a_standby(start_postgres: StartPostgres, tmp_path: Path) -> None:
-    """A URL that prefers a standby is dumped there, by one snapshot; unlogged tables are said to be empty."""
+    """A URL that prefers a standby is dumped there, by one snapshot, and restored on the primary.
+
+    Unlogged tables are said to be empty; a standby alone takes no restore.
+    """
     primary = start_postgres()
     with primary.connect() as session:
         session.execute("CREATE TABLE kept AS SELECT n FROM generate_series(1, 1000) n")
@@ -195,6 +199,15 @@ def test_from_a_standby(start_postgres: StartPostgres, tmp_path: Path) -> None:
         engine = engine_for(primary, url=url)
         assert engine.probe().detail.startswith("standby")
         dumped = dump_of(engine, tmp_path)
+        target = engine_for(primary, url=url.replace("/postgres?", "/back?"))
+        told = restore_of(target, dumped, tmp_path).notices
+        assert any("unlogged tables come back empty" in notice.message for notice in told)
+        assert differences(target, dumped, tmp_path) == []
+        with primary.connect("back") as session:
+            session.execute("INSERT INTO lost VALUES (1)")
+        assert [found.name for found in differences(target, dumped, tmp_path)] == ["postgres.public.lost"]
+        with pytest.raises(TargetError, match=rf"{standby.port} is a standby, which takes no restore"):
+            engine_for(primary, url=standby.url("other")).inspect(dumped.backup, dumped.reader)
     finally:
         standby.remove()
     items = dumped.result.fingerprint.items

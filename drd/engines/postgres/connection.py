@@ -43,6 +43,7 @@ _REFUSALS = (
     ("too many clients", "raise max_connections or wait until fewer sessions are open"),
     ("remaining connection slots", "raise max_connections or wait until fewer sessions are open"),
     ("permission denied for database", "grant CONNECT on the database to this user"),
+    ("session is read-only", "every host of the url is a standby: name the primary, too"),
     ("certificate", "check sslmode, sslrootcert and the host name in the url"),
 )
 
@@ -151,6 +152,9 @@ def endpoint_of(settings: PostgresSettings, side: Side) -> Endpoint:
             "the url holds an sslpassword, which client tools would show in the process list",
             hint="use a key file without a password, readable by drd alone",
         )
+    if side == "target":  # a url that prefers standbys is right for backups; a restore writes, and reads what it wrote
+        several = "," in parameters.get("host", "") + parameters.get("hostaddr", "")
+        parameters["target_session_attrs"] = "read-write" if several else "any"
     inline = parameters.pop("password", None)
     password = settings.password or (Secret(inline) if inline else None)
     return Endpoint(parameters, password, side, settings.connect_timeout_s)

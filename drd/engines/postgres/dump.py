@@ -30,6 +30,7 @@ from drd.errors import DrdError, SourceError, SourceUnreachable, ToolError
 from drd.model import DumpResult, Fingerprint, Json, Notice, Progress
 from drd.protocols import ArtifactSink, WorkContext
 
+UNLOGGED_EMPTY = "unlogged-tables-empty"
 DATABASES_ARTIFACT = "databases.json"
 GLOBALS_ARTIFACT = "globals.sql"
 COMPARED = ("rows", "sha256", "objects", "bytes", "last_value", "is_called", "populated")
@@ -151,7 +152,7 @@ def _snapshot(here: Endpoint, index: int, session: Session, tables: HeldTables, 
         properties = catalog.describe_database(session)
     if standby and properties["unlogged_tables"]:
         notices.append(
-            Notice("unlogged-tables-empty", f"{name}: unlogged tables have no data on a standby and are dumped empty")
+            Notice(UNLOGGED_EMPTY, f"{name}: unlogged tables have no data on a standby and are dumped empty")
         )
     return _Source(index, session, str(snapshot), taken_at.astimezone(UTC), properties, tables)
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import queue
 import threading
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -46,7 +47,7 @@ def _database(
     with mapped(here, f"read the database {session.info.dbname}"):
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         (snapshot,) = catalog.one(session, "SELECT pg_catalog.pg_export_snapshot()")
-        present = _present(session, name)
+        present = _present(session, name, wanted)
         todo: queue.SimpleQueue[tuple[str, dict[str, Json]]] = queue.SimpleQueue()
         out: dict[str, dict[str, Json]] = {}
         for key, item in wanted.items():
@@ -103,10 +104,14 @@ def _joined(here: Endpoint, database: str, snapshot: str) -> Session:
     return session
 
 
-def _present(session: Session, name: str) -> dict[str, dict[str, Json]]:
-    """Name what the database holds that a backup would have an item for."""
+def _present(session: Session, name: str, wanted: Collection[str]) -> dict[str, dict[str, Json]]:
+    """Name what the database holds that a backup would have an item for.
+
+    A backup from a standby has none for unlogged tables, which it brings back empty: not wanted, those do not count.
+    """
     rows = session.execute(
-        """SELECT n.nspname, c.relname, c.relkind, c.relispartition, EXISTS (SELECT FROM pg_catalog.pg_depend d
+        """SELECT n.nspname, c.relname, c.relkind, c.relispartition, c.relpersistence = 'u',
+                  EXISTS (SELECT FROM pg_catalog.pg_depend d
                     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
                       AND d.deptype = 'e')
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -114,14 +119,24 @@ def _present(session: Session, name: str) -> dict[str, dict[str, Json]]:
     ).fetchall()
     kinds = {"r": "table", "S": "sequence", "m": "materialized view"}
     found: dict[str, dict[str, Json]] = {}
-    for schema, relation, kind, partition, extension in rows:
+    for schema, relation, kind, partition, unlogged, extension in rows:
         text = kind.decode() if isinstance(kind, bytes) else str(kind)
+        if unlogged and dotted(name, schema, relation) not in wanted and _without_rows(session, schema, relation, text):
+            continue
         item: dict[str, Json] = {"kind": kinds[text], "schema": schema, "name": relation, "partition": partition}
         if not extension:
             found[dotted(name, schema, relation)] = item
         elif text == "r":
             found[dotted(name, schema, relation)] = item | {"kind": "extension table"}
     return found
+
+
+def _without_rows(session: Session, schema: str, relation: str, kind: str) -> bool:
+    if kind == "S":
+        return True
+    named = sql.Identifier(schema, relation)
+    row = session.execute(sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(named)).fetchone()
+    return bool(row and row[0])
 
 
 def _read(session: Session, item: dict[str, Json], ctx: WorkContext) -> dict[str, Json]:

@@ -48,7 +48,21 @@ def rights(session: Session) -> Rights:
 
 
 def maintenance(endpoint: Endpoint, targets: set[str]) -> Session:
-    """Connect to a database that is not to be replaced, to create and rename others from."""
+    """Connect to a database that is not to be replaced, to create and rename others from; not on a standby."""
+    session = _outside(endpoint, targets)
+    with mapped(endpoint, "ask whether the target is a standby"):
+        (standby,) = catalog.one(session, "SELECT pg_catalog.pg_is_in_recovery()")
+    if standby:
+        label = endpoint.pinned(session).label
+        session.close()
+        raise TargetError(
+            f"{label} is a standby, which takes no restore",
+            hint="name its primary: in the url of the source, beside the standby (host1,host2), or with --into",
+        )
+    return session
+
+
+def _outside(endpoint: Endpoint, targets: set[str]) -> Session:
     for name in _MAINTENANCE:
         if name not in targets:
             try:

@@ -15,7 +15,7 @@ from drd.engines.children import Child
 from drd.engines.postgres import catalog, place, selection, statistics
 from drd.engines.postgres.archive import Archive
 from drd.engines.postgres.connection import Endpoint, Session, mapped
-from drd.engines.postgres.dump import DATABASES_ARTIFACT, GLOBALS_ARTIFACT
+from drd.engines.postgres.dump import DATABASES_ARTIFACT, GLOBALS_ARTIFACT, UNLOGGED_EMPTY
 from drd.engines.postgres.load import Loader
 from drd.engines.postgres.roles import missing_roles, restore_roles
 from drd.engines.postgres.settings import PostgresSettings
@@ -127,6 +127,10 @@ def restore(
             _require_extensions(session, jobs)
             may = place.rights(session)
         notices += place.sweep(here, session)
+        if UNLOGGED_EMPTY in backup.warnings:
+            empty = [str(job.properties["name"]) for job in jobs if job.properties["unlogged_tables"]]
+            text = f"{', '.join(empty)}: unlogged tables come back empty, as the backup was taken from a standby"
+            notices += [Notice(UNLOGGED_EMPTY, text)] if empty else []
         if GLOBALS_ARTIFACT in artifacts.names():
             with artifacts.open(GLOBALS_ARTIFACT) as stream:
                 notices += restore_roles(here, session, stream.read().decode("utf-8", "surrogateescape"), may)
