@@ -38,6 +38,7 @@ from drd.config_values import (
     Count,
     Duration,
     FilePath,
+    LockDays,
     SecretField,
     Section,
     Size,
@@ -135,7 +136,7 @@ class ObjectLockConfig(Section):
     mode: Literal["governance", "compliance"] = Field(
         description="governance: a right of its own lifts it. compliance: nobody can, the account's owner included."
     )
-    days: Annotated[Count, Field(ge=1, le=36500)] | Literal["keep_within"] = Field(
+    days: LockDays = Field(
         description="For how long, from the backup on; keep_within: as long as the longest retention.keep_within."
     )
 

@@ -32,6 +32,7 @@ _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION_PATTERN = r"^(\d+(\.\d+)?(d|h|m|s))+$"
 _SIZES = {"tib": 1 << 40, "gib": 1 << 30, "mib": 1 << 20, "kib": 1 << 10}
 _SIZES |= {"tb": 10**12, "gb": 10**9, "mb": 10**6, "kb": 10**3, "b": 1}
+_MOST_LOCK_DAYS = 36500
 SHARE_PATTERN = r"\d+(\.\d+)?%"
 SIZE_PATTERN = r"^\d+(\.\d+)? ?([KMGTkmgt][Ii]?)?[Bb]?$"
 
@@ -58,7 +59,7 @@ def parse_duration(value: object) -> timedelta:
         raise ValueError("allowed: a duration such as 90s, 15m, 2h or 30d")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(\w)", value))
     if not 0 < seconds <= 36500 * 86400:
-        raise ValueError("allowed: a duration above zero")
+        raise ValueError("allowed: a duration above zero, 36500d at most")
     return timedelta(seconds=seconds)
 
 
@@ -124,6 +125,15 @@ def _auto_or_count(value: object) -> int | Literal["auto"]:
     number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,4}", value) else value
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 64:
         raise ValueError("allowed: auto, or 1 to 64")
+    return number
+
+
+def _lock_days(value: object) -> int | Literal["keep_within"]:
+    if value == "keep_within":
+        return "keep_within"
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,5}", value) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= _MOST_LOCK_DAYS:
+        raise ValueError(f"allowed: keep_within, or 1 to {_MOST_LOCK_DAYS} days")
     return number
 
 
@@ -250,6 +260,18 @@ AutoOrCount: TypeAlias = Annotated[
     int | Literal["auto"],
     PlainValidator(_auto_or_count),
     WithJsonSchema({"oneOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 64}]}),
+]
+LockDays: TypeAlias = Annotated[
+    int | Literal["keep_within"],
+    PlainValidator(_lock_days),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": _MOST_LOCK_DAYS},
+                {"const": "keep_within", "type": "string"},
+            ]
+        }
+    ),
 ]
 Count: TypeAlias = Annotated[int, BeforeValidator(_no_bool)]
 SecretField: TypeAlias = Annotated[

@@ -192,6 +192,14 @@ def test_a_wrong_source_is_refused_with_its_path(refused, text, expected):
         ("{type: s3, bucket: abc, kms_key_id: k}", "store.kms_key_id: has no effect without"),
         ("{type: s3, bucket: abc, endpoint_url: 'ftp://h'}", "store.endpoint_url: got 'ftp://h'; allowed"),
         ("{type: s3, bucket: abc, endpoint_url: 'http://key@h'}", "a URL without user"),
+        (
+            "{type: s3, bucket: abc, object_lock: {mode: governance, days: 0}}",
+            "store.object_lock.days: got 0; allowed: keep_within, or 1 to 36500 days",
+        ),
+        (
+            "{type: s3, bucket: abc, object_lock: {mode: governance, days: 30d}}",
+            "store.object_lock.days: got '30d'; allowed: keep_within, or 1 to 36500 days",
+        ),
         ("{type: local}", "store.path: required"),
         ("{type: local, path: /x, bucket: abc}", "store.bucket: unknown key; allowed: max_bandwidth, path, type"),
     ],
