@@ -192,7 +192,7 @@ class _SourceRun:
             if problems and self._was_removed(entry):
                 continue
             out[entry.id] = VerifiedBackup(entry.id, self._source, tuple(problems), self._sealed.get(entry.id))
-            self._ports.progress(Progress(self._source, "verified", detail=entry.id))
+            self._ports.progress(Progress(self._source, "look through", detail=entry.id))
         if ids is None:
             out |= {lost.id: lost for lost in self._lost(self.heads.keys() - out.keys())}
         for backup_id, backup in out.items():  # again: an ancestor may have turned out to be damaged after it
