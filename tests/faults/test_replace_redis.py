@@ -160,6 +160,17 @@ def test_a_login_with_least_rights(world: World) -> None:
     assert world.state() == world.changed
 
 
+def test_a_writable_replica_is_refused(world: World) -> None:
+    """A server that would take writes in the swap, and lose them, is refused untouched."""
+    with world.server.client() as client:
+        client.config_set("replica-read-only", "no")
+        try:
+            world.site(*world.replace).fails(13, "takes writes while it is a replica", hint="replica-read-only yes")
+        finally:
+            client.config_set("replica-read-only", "yes")
+    assert world.state() == world.changed
+
+
 def test_a_cluster_is_refused(redis_cluster: Any, tmp_path: Path) -> None:
     """A cluster takes no primary from outside: refused, untouched; the commands of the refusal go there and back."""
     redis_cluster.flush()

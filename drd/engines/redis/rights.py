@@ -1,7 +1,8 @@
-"""Whether a login may do all that a swap takes, asked before the server's data is touched or a client waits.
+"""Whether a swap can be done: the login may do all that it takes, and nobody writes meanwhile.
 
-``ACL DRYRUN`` is a right of its own and younger than 6.2, so each command is sent in a form that changes nothing: it is
-refused for its arguments where it may be run (redis ``processCommand`` looks at rights first).
+This is asked before the server's data is touched or a client waits. ``ACL DRYRUN`` is a right of its own and younger
+than 6.2, so each command is sent in a form that changes nothing: it is refused for its arguments where it may be run
+(redis ``processCommand`` looks at rights first).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import closing
 
 import redis
 
-from drd.engines.redis.connect import mapped, open_client, refused
+from drd.engines.redis.connect import config_get, mapped, open_client, refused
 from drd.engines.redis.settings import Address, RedisSettings
 
 _HARMLESS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -25,7 +26,7 @@ _HARMLESS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def require_swap(settings: RedisSettings, address: Address) -> None:
-    """Raise :class:`~drd.errors.TargetError` that names every right the login lacks."""
+    """Raise :class:`~drd.errors.TargetError` for a server that takes writes as a replica, or for rights that lack."""
     lacking: list[tuple[str, str]] = []
     with (
         mapped("target", address, settings.login, "REPLICAOF"),
@@ -39,10 +40,17 @@ def require_swap(settings: RedisSettings, address: Address) -> None:
                 lacking.append((" ".join(words[:2]) if "|" in rule else words[0], rule))
             except redis.exceptions.ResponseError:
                 continue
+        writable = config_get(client, "replica-read-only") == "no"
     if lacking:
         user = settings.login.username or "default"
         raise refused(
             "target",
             f"{address}: user {user} may not run {', '.join(command for command, _ in lacking)}, which a swap takes",
             f"on the server: ACL SETUSER {user} {' '.join(rule for _, rule in lacking)}",
+        )
+    if writable:
+        raise refused(
+            "target",
+            f"{address} takes writes while it is a replica (replica-read-only no): those of the swap would be lost",
+            "CONFIG SET replica-read-only yes, then restore",
         )
