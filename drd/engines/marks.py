@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 from drd.errors import IntegrityError
+from drd.model import Notice
 
 Role = Literal["staged", "old", "undone"]
 _BEGIN = "drd-restore "
@@ -70,6 +71,33 @@ def read_mark(comment: str | None) -> Mark | None:
     if not known or not isinstance(fields["comment"], str | None) or not all(isinstance(p, str) for p in parked):
         return None
     return Mark(**fields, parked=tuple(parked))
+
+
+def copies_among(comments: Mapping[str, str | None]) -> list[str]:
+    """Name the databases that are a restore's own, kept or being built, given the comment of every database.
+
+    One that somebody gave another name since is his own: the mark alone says nothing.
+    """
+    found = {name: read_mark(comment) for name, comment in comments.items()}
+    return [
+        name
+        for name, mark in found.items()
+        if mark is not None
+        and name
+        in {
+            kept_name(mark.restore, mark.live, "old"),
+            kept_name(mark.restore, mark.live, "undone"),
+            staged_name(mark.restore, mark.live),
+        }
+    ]
+
+
+def left_out(copies: Sequence[str]) -> list[Notice]:
+    """Say that a backup of all databases holds none of these."""
+    if not copies:
+        return []
+    text = f"not in this backup of all databases, as restores keep them: {', '.join(copies)}; see: drd restore list"
+    return [Notice("copies-left-out", text, standing=True)]
 
 
 def marks_of(comments: Mapping[str, str | None], restore_id: str) -> dict[str, Mark]:

@@ -12,9 +12,11 @@ import pytest
 
 from devstack.clickhouse import ClickHouse
 from devstack.process import is_alive
+from drd.engines.clickhouse.client import SOURCE, Server
+from drd.engines.clickhouse.dump import choose_databases
 from tests.faults.subjects import family, wait_for
 from tests.support.clickhouse_relay import relay_to
-from tests.support.clickhouse_world import fill
+from tests.support.clickhouse_world import fill, settings_of
 from tests.support.drd_site import Site
 from tests.support.replace_site import DIED, hurt, reading, replace_site
 
@@ -117,6 +119,9 @@ def test_replace_undo_and_drop(world: World) -> None:
     assert world.query("SELECT comment FROM system.databases WHERE name = '{db}'") == "market data"
     (old,) = line["replaced"]["old"]
     assert world.databases() == sorted([world.database, old])
+    everything = Server(settings_of(world.server), SOURCE)
+    assert world.database in choose_databases(everything, everything.settings)
+    assert old not in choose_databases(everything, everything.settings)
     world.works()
     restore = line["replaced"]["restore"]
     world.site("restore", "undo", restore).succeeds()

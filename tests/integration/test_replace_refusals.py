@@ -13,7 +13,9 @@ from devstack.clickhouse import ClickHouse
 from devstack.postgres import Postgres
 from devstack.redis import Redis
 from drd.engines.clickhouse.swap import ClickHouseReplacer
-from drd.engines.postgres.settings import PostgresSettings
+from drd.engines.postgres import catalog
+from drd.engines.postgres.connection import endpoint_of
+from drd.engines.postgres.settings import ALL_DATABASES, PostgresSettings
 from drd.engines.postgres.swap import PostgresReplacer
 from drd.engines.redis import RedisSettings
 from drd.engines.redis.swap import RedisReplacer
@@ -77,6 +79,12 @@ def test_several_postgres_databases_change_places_together(
     old = replacer.swap(ID, dumped.backup, dumped.reader, ctx, save_nothing)
     assert rows(postgres, two) == [1, 1]
     assert rows(postgres, tuple(old)) == [2, 2]
+    endpoint = endpoint_of(settings, "source")
+    with postgres.connect() as session:
+        everything = catalog.database_names(session, ALL_DATABASES, endpoint)
+        assert {*two} <= {*everything}
+        assert not {*old} & {*everything}
+        assert {*old} <= {*catalog.kept_copies(session, endpoint)}
     assert replacer.recover(ID).replaced is True
     assert rows(postgres, tuple(replacer.undo(ID))) == [1, 1]
     assert rows(postgres, two) == [2, 2]

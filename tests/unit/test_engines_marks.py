@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from drd.engines.marks import Mark, kept_name, read_mark, staged_name
+from drd.engines.marks import Mark, copies_among, kept_name, read_mark, staged_name
 
 ID = "20261122T181455Z-k3f9qa"
 
@@ -51,3 +51,12 @@ def test_names_fit_and_differ() -> None:
     assert kept_name(ID, "shop", "old") == "shop_before_20261122_181455_k3f9qa"
     alike = [f"{'long' * 14}_{end}" for end in ("one", "two")]
     assert len({staged_name(ID, live) for live in alike} | {kept_name(ID, live, "old") for live in alike}) == 4
+
+
+def test_copies_are_told_from_the_rest() -> None:
+    """A restore's own copies are; a live database, and a copy that somebody gave a name of his own, are not."""
+    old, undone, staged = kept_name(ID, "shop", "old"), kept_name(ID, "shop", "undone"), staged_name(ID, "shop")
+    text = Mark(ID, "old", "shop", "mine").text()
+    comments = {"shop": text, "kept by me": text, old: text, undone: text, staged: text, "other": "mine", "none": None}
+    assert copies_among(comments) == [old, undone, staged]
+    assert copies_among({old: None}) == []

@@ -23,6 +23,7 @@ from drd.engines.clickhouse.packing import MANIFEST_KEY, PackingSpace
 from drd.engines.clickhouse.quoting import SYSTEM_DATABASES, identifier, literal
 from drd.engines.clickhouse.route import explain, open_gateway, unreachable, using_bucket
 from drd.engines.clickhouse.settings import ClickHouseSettings
+from drd.engines.marks import copies_among, left_out
 from drd.errors import ConfigError, SourceError
 from drd.model import DumpResult, Json, Notice, Progress
 from drd.protocols import ArtifactSink, WorkContext
@@ -113,10 +114,16 @@ def choose_databases(server: Server, settings: ClickHouseSettings) -> list[str]:
         )
     if any(name in SYSTEM_DATABASES for name in wanted):
         raise ConfigError("the system's own databases are not backed up", hint="take them out of databases")
-    out = wanted or [name for name in have if name not in SYSTEM_DATABASES]
+    out = wanted or [name for name in have if name not in {*SYSTEM_DATABASES, *kept_copies(server)}]
     if not out:
         raise SourceError("ClickHouse has no database to back up")
     return out
+
+
+def kept_copies(server: Server) -> list[str]:
+    """Name the databases of this server that restores keep or are building."""
+    rows = server.rows("SELECT name, comment FROM system.databases ORDER BY name")
+    return copies_among({row["name"]: row["comment"] for row in rows})
 
 
 def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:
@@ -140,7 +147,9 @@ def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: 
         tables |= fingerprints.engines(server, databases)
         after = fingerprints.count_rows(server, {n: e for n, e in tables.items() if n in before})
         fingerprint, partial = fingerprints.of_backup(taken.manifest, snapshot, tables, before, after)
-        notices = orphaned + half_made + [n for n in (refused, partial) if n]
+        everything = not settings.databases and not settings.address().database
+        copies = left_out(kept_copies(server)) if everything else []
+        notices = orphaned + half_made + copies + [n for n in (refused, partial) if n]
         notices += fingerprints.unsaved(server, databases, tables) + taken.notices
         facts: dict[str, Json] = {"mode": settings.mode, "access": list(kinds), "tables": len(fingerprint.items)}
         return DumpResult(

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from drd.engines.marks import copies_among
 from drd.engines.postgres.connection import Endpoint, Session, failure, mapped
 from drd.engines.postgres.settings import ALL_DATABASES
 from drd.model import Json
@@ -54,7 +55,10 @@ def one(session: Session, query: str, *values: Any) -> tuple[Any, ...]:
 
 
 def database_names(session: Session, wanted: tuple[str, ...], endpoint: Endpoint) -> list[str]:
-    """Resolve the configured databases to names that exist; raises naming the one that does not."""
+    """Resolve the configured databases to names that exist; raises naming the one that does not.
+
+    All are those that are nobody's copies: what a restore keeps would be stored again with each backup.
+    """
     if not wanted:
         return [session.info.dbname]
     with mapped(endpoint, "list the databases"):
@@ -63,7 +67,8 @@ def database_names(session: Session, wanted: tuple[str, ...], endpoint: Endpoint
         ).fetchall()
     present = [str(row[0]) for row in rows]
     if wanted == ALL_DATABASES:
-        return present
+        copies = kept_copies(session, endpoint)
+        return [name for name in present if name not in copies]
     for name in wanted:
         if name not in present:
             raise failure(
@@ -72,6 +77,15 @@ def database_names(session: Session, wanted: tuple[str, ...], endpoint: Endpoint
                 hint="correct the list of databases of this source",
             )
     return list(dict.fromkeys(wanted))
+
+
+def kept_copies(session: Session, endpoint: Endpoint) -> list[str]:
+    """Name the databases of this server that restores keep or are building."""
+    with mapped(endpoint, "list the databases"):
+        rows = session.execute(
+            "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database ORDER BY 1"
+        ).fetchall()
+    return copies_among(dict(rows))
 
 
 def describe_database(session: Session) -> dict[str, Json]:

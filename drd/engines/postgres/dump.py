@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 import psycopg
 
 from drd.engines.children import Child, running
+from drd.engines.marks import left_out
 from drd.engines.postgres import catalog
 from drd.engines.postgres.connection import Endpoint, Session, mapped
 from drd.engines.postgres.held import Changed, HeldTables, locked_tables, room_for_locks
 from drd.engines.postgres.inventory import inventory
-from drd.engines.postgres.settings import PostgresSettings
+from drd.engines.postgres.settings import ALL_DATABASES, PostgresSettings
 from drd.engines.postgres.spool import SpoolShipper, can_punch
 from drd.engines.postgres.toc import parse_toc
 from drd.engines.postgres.tools import Tool, complaint, find_tool, guarded
@@ -75,6 +76,8 @@ def dump(settings: PostgresSettings, endpoint: Endpoint, sink: ArtifactSink, ctx
         pg_dumpall = find_tool("pg_dumpall", major, settings.tools_dir, ctx.cancel)
         names = catalog.database_names(first, settings.databases, here)
         tally = _Tally()
+        if settings.databases == ALL_DATABASES:
+            tally.notices += left_out(catalog.kept_copies(first, here))
         sources = _take_snapshots(settings, here, names, stack, ctx, tally)
         punching = _require_spool(sources, here, ctx, tally)
         with mapped(here, "measure the tables"):
