@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
-from drd.config_model import Config
+from drd.config_model import Config, S3StoreConfig
 from drd.config_read import overlay, parse_yaml, read_document
 from drd.config_report import error_of, problems_of
 from drd.config_sources import ClickHouseConfig
@@ -179,9 +179,17 @@ def _bind(config: Config) -> Iterator[str]:
     """Tell each secret its path, and yield a warning for each unwise choice."""
     if config.encryption is None:
         yield "encryption is not configured: whoever reads the store reads your data; see: drd keygen"
+    locking = isinstance(config.store, S3StoreConfig) and config.store.object_lock is not None
     for name, source in config.sources.items():
-        if config.signing is not None and isinstance(source, ClickHouseConfig) and source.mode == "direct":
+        if not isinstance(source, ClickHouseConfig) or source.mode != "direct":
+            continue
+        if config.signing is not None:
             yield f"sources.{name}: mode direct: signatures cover names and sizes of what the server writes, no content"
+        if locking:
+            yield (
+                f"sources.{name}: mode direct: store.object_lock locks nothing that the server writes itself; "
+                "give the bucket a default retention, see docs/bucket-policies.md"
+            )
     if config.daemon.token is None and not config.daemon.is_local:
         yield (
             f"daemon.listen {config.daemon.listen} can be reached from other machines, and daemon.token is not set: "

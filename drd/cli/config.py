@@ -47,6 +47,8 @@ def run_validate(_args: argparse.Namespace, session: Session) -> int:
         documents.emit({"outcome": "ok", "file": str(path), "warnings": list(config.warnings)})
     else:
         print(f"{render.mark('ok')} {path}: valid, {render.plural(len(config.sources), 'source')}, every secret found")
+        for warning in config.warnings:
+            print(f"{render.mark('warning')} {warning}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from drd.cli.main import main
 from drd.config import find_config_file, load, masked, secret_from, secret_refs
 from drd.errors import ConfigError
 
@@ -271,6 +272,22 @@ def test_an_inline_secret_is_taken_with_a_warning(write):
     assert config.sources["src"].password.resolve().reveal() == "hunter2"
     assert any(w.startswith("sources.src.password: the secret is written in") for w in config.warnings)
     assert "hunter2" not in json.dumps(masked(config)) + repr(config) + str(config)
+
+
+def test_a_lock_that_does_not_hold_what_a_server_writes_is_warned_of(write):
+    """With object lock, ClickHouse in mode direct, which locks nothing, is named; through drd all is locked."""
+    lock = "store: {type: s3, bucket: abc, object_lock: {mode: governance, days: 30}}\n"
+    for mode, warned in (("direct", True), ("gateway", False)):
+        text = f"{lock}sources: {{events: {{type: clickhouse, url: 'http://h', mode: {mode}}}}}"
+        assert any("locks nothing that the server" in w for w in load(write(text), {}).warnings) is warned
+
+
+def test_validation_prints_its_warnings(write, capsys):
+    """What is unwise is told by ``drd config validate`` as well, below the verdict and with the same exit code."""
+    assert main(["config", "validate", "--config", str(write("store: {type: local, path: /x}\n"))]) == 0
+    verdict, warning = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("✓")
+    assert warning.startswith("! encryption is not configured")
 
 
 def test_missing_encryption_is_warned_of(write):
