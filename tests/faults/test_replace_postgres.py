@@ -315,6 +315,8 @@ def test_logical_replication(start_postgres: StartPostgres, tmp_path: Path) -> N
     world.site(*drop).fails(13, f"subscription sub still feeds {old}", hint="ALTER SUBSCRIPTION sub DISABLE")
     with server.connect(old) as session:
         session.execute("ALTER SUBSCRIPTION sub DISABLE")
+    with server.connect() as session:
+        session.execute(f"ALTER DATABASE {old} ALLOW_CONNECTIONS false".encode())
     world.site(*drop).succeeds()
     assert list(world.databases()) == [name]
     with server.connect(name) as session:

@@ -54,6 +54,8 @@ def leave(here: Endpoint, session: Session, database: str) -> None:
     ).fetchall()
     if not rows:
         return
+    with mapped(here, f"open {database}, which may be closed to clients"):
+        session.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(database)))
     with contextlib.closing(here.connect(database)) as inside, mapped(here, f"drop the subscriptions of {database}"):
         for (name,) in rows:
             for ending in ("DISABLE", "SET (slot_name = NONE)"):
