@@ -30,7 +30,9 @@ class Grounds:
         self._source = source
         self._policy = policy
         self._now = ports.now()
-        self._pinned = Pins(ports.store).of(source)
+        pins = Pins(ports.store)
+        self._pinned = pins.of(source)
+        self._set_aside = pins.set_aside(source, self._pinned)
         self._proven = History(ports.store, ports.catalog.signing).proven(source)
 
     def plan(self) -> Decision:
@@ -99,5 +101,12 @@ class Grounds:
             good, at = False, layout.backup_time(entry.id)
         proven = entry.id in self._proven
         return Candidate(
-            entry.id, at, claimed.parent, good=good, proven=proven, pinned=pinned, needs=needed_by(claimed)
+            entry.id,
+            at,
+            claimed.parent,
+            good=good,
+            proven=proven,
+            pinned=pinned,
+            set_aside=entry.id in self._set_aside,
+            needs=needed_by(claimed),
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 
-from drd.errors import ObjectMissing
+from drd.errors import ObjectMissing, StoreForbidden
 from drd.protocols import Store
 from drd.repository import layout
 from drd.repository.fields import Malformed, parse_strictly, text_of_time
@@ -40,6 +41,16 @@ class Pins:
     def made_by(self, source: str, restore: str) -> set[str]:
         """Return the backups of a source that a restore in place pinned, also one that was killed before it said so."""
         return {found for found in self.of(source) if self._restore_of(source, found) == restore}
+
+    def set_aside(self, source: str, pinned: Iterable[str]) -> set[str]:
+        """Return those of the pinned backups that restores in place made of the data they replaced.
+
+        A role that may not read pins is told of none.
+        """
+        try:
+            return {found for found in pinned if self._restore_of(source, found) is not None}
+        except StoreForbidden:
+            return set()
 
     def _restore_of(self, source: str, backup_id: str) -> object:
         try:

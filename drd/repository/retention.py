@@ -54,8 +54,8 @@ class Candidate:
 
     ``at`` is its recovery point. ``good`` is false when the manifest is damaged or an ancestor is missing, ``readable``
     when it does not even say whom it needs; ``needs`` are backups besides the parent that it cannot be restored
-    without; ``proven`` is true when a drill restored it. A backup in progress has no
-    manifest and so is no candidate at all.
+    without; ``proven`` is true when a drill restored it. One that is pinned and ``set_aside`` holds what a restore took
+    the place of, perhaps ruined: it counts for no rule. A backup in progress has no manifest and so is no candidate.
     """
 
     id: str
@@ -65,7 +65,13 @@ class Candidate:
     readable: bool = True
     proven: bool = False
     pinned: bool = False
+    set_aside: bool = False
     needs: frozenset[str] = frozenset()
+
+    @property
+    def aside(self) -> bool:
+        """Whether no rule counts it, while it is kept."""
+        return self.pinned and self.set_aside
 
     @property
     def ancestors(self) -> frozenset[str]:
@@ -130,9 +136,10 @@ def decide(candidates: Iterable[Candidate], policy: Policy, now: datetime | None
     backups = sorted(candidates, key=lambda c: (c.at, c.id), reverse=True)
     good = [c for c in backups if c.good]
     reasons: dict[str, list[str]] = {c.id: [] for c in backups}
-    present = [c for c in good if now is None or c.at <= now + CLOCK_SLACK]
+    future = [c for c in good if now is not None and c.at > now + CLOCK_SLACK]
+    present = [c for c in good[len(future) :] if not c.aside]
     _by_rules(present, policy, reasons)
-    _by_guards(backups, good, present, reasons)
+    _by_guards(backups, future, present, reasons)
     _keep_ancestors({c.id: c for c in backups}, reasons)
     keep = tuple(Kept(c.id, tuple(reasons[c.id])) for c in backups if reasons[c.id])
     reason = f"no rule keeps it: {_in_words(policy)}"
@@ -176,16 +183,16 @@ def _calendar(policy: Policy) -> list[tuple[str, int, Callable[[datetime], objec
 
 def _by_guards(
     backups: Sequence[Candidate],
-    good: Sequence[Candidate],
+    future: Sequence[Candidate],
     present: Sequence[Candidate],
     reasons: dict[str, list[str]],
 ) -> None:
-    """Note what must stay whatever the policy says; ``present`` are the good ones that are not from the future."""
+    """Note what must stay whatever the policy says; ``present`` are the good ones that count, ``future`` newer."""
     for candidate in present[:1]:
         reasons[candidate.id].append(Guard.NEWEST_GOOD.value)
-    for candidate in good[: len(good) - len(present)]:
+    for candidate in future:
         reasons[candidate.id].append(Guard.FUTURE.value)
-    if (proven := next((c for c in good if c.proven), None)) is not None:
+    if (proven := next((c for c in (*future, *present) if c.proven), None)) is not None:
         reasons[proven.id].append(Guard.NEWEST_PROVEN.value)
     unreadable = False
     for candidate in backups:

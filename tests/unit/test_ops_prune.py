@@ -18,6 +18,7 @@ from drd.ops.ports import Ports, Source
 from drd.ops.prune import prune, prune_after, set_pin
 from drd.ops.verify import verify
 from drd.repository.lease import Holder
+from drd.repository.pins import Pins
 from drd.repository.retention import Policy
 from drd.stores.memory import MemoryStore
 from drd.stores.wrappers.faulty import Fault, FaultyStore
@@ -85,6 +86,18 @@ def test_pinned_backup_stays_until_unpinned(ports_of: Callable[..., Ports]) -> N
     assert prune(ports, {"shop": LAST_TWO}, apply=True).sources[0].removed == (ids[1],)
     set_pin(ports, ids[0], pinned=False)
     assert prune(ports, {"shop": LAST_TWO}, apply=True).sources[0].removed == (ids[0],)
+
+
+def test_what_a_restore_replaced_does_not_displace_what_it_restored(ports_of: Callable[..., Ports]) -> None:
+    """The newest backup, pinned as the way back, may hold what was ruined: the last two are those before it."""
+    ports = ports_of(MemoryStore())
+    ids = history(ports)
+    Pins(ports.store).pin("shop", ids[-1], ports.now(), restore="20261122T181455Z-k3f9qa")
+    (source,) = prune(ports, {"shop": LAST_TWO}, apply=True).sources
+    assert source.removed == tuple(reversed(ids[:-3]))
+    Pins(ports.store).unpin("shop", ids[-1])
+    (source,) = prune(ports, {"shop": LAST_TWO}, apply=True).sources
+    assert source.removed == (ids[-3],)
 
 
 def test_pinning_what_does_not_exist_is_refused(ports_of: Callable[..., Ports]) -> None:

@@ -34,7 +34,7 @@ def histories(draw: st.DrawFn) -> list[Candidate]:
     out: list[Candidate] = []
     for number, hour in enumerate(sorted(hours)):
         parent = draw(st.sampled_from([c.id for c in out])) if out and draw(st.booleans()) else None
-        flags = draw(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)))
+        flags = draw(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5), st.booleans()))
         out.append(
             Candidate(
                 f"b{number:03d}",
@@ -44,6 +44,7 @@ def histories(draw: st.DrawFn) -> list[Candidate]:
                 readable=flags[2] > 0 or flags[0],
                 proven=flags[0],
                 pinned=flags[1],
+                set_aside=flags[3],
                 needs=frozenset(draw(st.sets(st.sampled_from([c.id for c in out]), max_size=2)))
                 if out
                 else frozenset(),
@@ -68,9 +69,9 @@ def test_every_backup_is_kept_or_removed_and_each_has_a_reason(history: list[Can
 
 @given(histories(), policies)
 def test_newest_good_and_newest_proven_are_never_removed(history: list[Candidate], policy: Policy) -> None:
-    """Whatever the policy, the newest good and the newest proven good backup stay."""
+    """Whatever the policy, the newest good and the newest proven good backup stay, of those that count."""
     stays = kept(history, policy)
-    good = sorted((c for c in history if c.good), key=lambda c: (c.at, c.id))
+    good = sorted((c for c in history if c.good and not c.aside), key=lambda c: (c.at, c.id))
     if good:
         assert Guard.NEWEST_GOOD.value in stays[good[-1].id]
     proven = [c for c in good if c.proven]
@@ -221,6 +222,15 @@ def test_calendar(policy: Policy, times: list[str], expected: set[str]) -> None:
     """The calendar rules at their edges."""
     history = [Candidate(text, at(text)) for text in times]
     assert {item.id for item in decide(history, policy).keep} == expected
+
+
+@given(histories(), policies)
+def test_what_a_restore_kept_pushes_nothing_out(history: list[Candidate], policy: Policy) -> None:
+    """Backups of data that a restore replaced, perhaps ruined, stay while pinned; all that stays without them stays."""
+    stays = kept(history, policy)
+    assert {c.id for c in history if c.aside} <= stays.keys()
+    for name, reasons in kept([c for c in history if not c.aside], policy).items():
+        assert set(reasons) <= set(stays[name])
 
 
 def test_what_a_wrong_clock_dated_ahead_pushes_nothing_out() -> None:
