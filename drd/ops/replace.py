@@ -243,9 +243,12 @@ class _InPlace(Attempt):
         """Leave the live data as it was after a failure; where that does not work, say who will do it."""
         try:
             found = self._replacer.recover(self._record.id)
-            if found.replaced and self._record.kept:  # read back wrongly, or not at all: what was there is a backup
+            interrupted = isinstance(error, Cancelled)  # nothing is read from the store any more
+            if found.replaced and self._record.kept and not interrupted:  # read back wrongly, or not at all
                 _load(self._ports, self._item.into, self._record.id, self._record.kept, lambda _engine: None)
                 found = Recovered(replaced=False)
+            if found.replaced and isinstance(error, Cancelled):
+                error.message = "interrupted when the restored data had taken its place"
             if found.replaced and isinstance(error, DrdError):
                 error.add_hint(f"its data is in place all the same; to go back: drd restore undo {self._record.id}")
             if not found.replaced:

@@ -135,6 +135,20 @@ def test_killed_after_the_load(world: World) -> None:
     assert world.state() == world.changed
 
 
+def test_interrupted_after_the_load(world: World) -> None:
+    """Interrupted when the new data is in: that is what is said, with the way back, and not that it was undone."""
+    done = hurt(world.site, "interrupt", "drd.engines.redis.swap:wait_for_append_only_file:1", *world.replace)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert world.state() == world.backed_up
+    (record,) = world.records()
+    assert (record["state"], record["interrupted"]) == ("replaced", False)
+    assert f"to go back: drd restore undo {record['restore']}" in done.stdout
+    assert "had taken its place" in done.stdout
+    assert "has been undone" not in done.stdout
+    world.site("restore", "undo", record["restore"]).succeeds()
+    assert world.state() == world.changed
+
+
 def test_a_login_with_least_rights(world: World) -> None:
     """All that a login lacks is named before a client waits; the rights that the documentation names suffice."""
     rule = next(
