@@ -167,6 +167,7 @@ class _InPlace(Attempt):
         super().__init__(ports, item, share, check=True)
         self._replacer = replacer_of(item.into)
         self._records = Restores(ports.store)
+        self._pinned: str | None = None
 
     def go(self) -> None:
         """Replace; raises DrdError, and then the live data is as it was unless the error's hint says otherwise."""
@@ -225,6 +226,7 @@ class _InPlace(Attempt):
         """Back the live data up, where that is how it is kept; from here on the record names the way back."""
         live = replace(self._item.into, engine=engine)
         saved, _, notices = back_up_under(self._ports, live, repository_id, lease, None)
+        self._pinned = saved.id
         Pins(self._ports.store).pin(saved.source, saved.id, self._ports.now(), restore=self._record.id)
         self.notices += notices
         self._enter("swapping", kept=saved.id)
@@ -251,8 +253,8 @@ class _InPlace(Attempt):
                 error.message = "interrupted when the restored data had taken its place"
             if found.replaced and isinstance(error, DrdError):
                 error.add_hint(f"its data is in place all the same; to go back: drd restore undo {self._record.id}")
-            if not found.replaced:
-                unpin_all(self._ports, self._record)
+            if not found.replaced and self._pinned:  # known, not looked for: after an interruption nothing is read
+                Pins(self._ports.store).unpin(self._item.source, self._pinned)
             self._enter("replaced" if found.replaced else "failed")
         except (DrdError, Cancelled) as failure:
             if isinstance(error, DrdError):

@@ -135,6 +135,18 @@ def test_killed_after_the_load(world: World) -> None:
     assert world.state() == world.changed
 
 
+def test_interrupted_before_the_load(world: World) -> None:
+    """Interrupted while the way back of an earlier restore is pinned: all is as it was, and nothing is left over."""
+    world.site(*world.replace).succeeds()
+    pins = list((world.site.store_dir / "pins").rglob("*.json"))
+    done = hurt(world.site, "interrupt", "drd.engines.redis.swap:wait_for_connection:1", *world.replace)
+    assert done.returncode == 130, done.stdout + done.stderr
+    assert "could not" not in done.stdout
+    assert world.state() == world.backed_up
+    assert [record["state"] for record in world.records()] == ["replaced", "failed"]
+    assert list((world.site.store_dir / "pins").rglob("*.json")) == pins
+
+
 def test_interrupted_after_the_load(world: World) -> None:
     """Interrupted when the new data is in: that is what is said, with the way back, and not that it was undone."""
     done = hurt(world.site, "interrupt", "drd.engines.redis.swap:wait_for_append_only_file:1", *world.replace)
