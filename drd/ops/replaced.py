@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from drd.errors import CatalogError, ConfigError, DrdError
+from drd.errors import Cancelled, CatalogError, ConfigError, DrdError
 from drd.model import Notice
 from drd.ops.backup import hold_lease
 from drd.ops.failures import of_source
@@ -31,6 +31,7 @@ def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
     later restore has to be undone before.
     """
     records, replacer = Restores(ports.store), replacer_of(target)
+    going = ""
     try:
         with hold_lease(ports, target.name) as lease:
             record = records.get(restore_id)
@@ -50,6 +51,7 @@ def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
                 return Undone(record, tuple(replacer.undo(record.id)) if record.kept is None else (record.kept,))
             kept, record = record.kept, record.now("undoing", ports.now())
             records.put(record)
+            going = record.id
             if replacer.keeps == "backup":
                 record = put_backup_back(ports, target, record, lease, notices)
                 # One that was killed may have saved what it found as well: which of both was wanted is for a person.
@@ -61,6 +63,9 @@ def undo(ports: Ports, target: Source, restore_id: str) -> Undone:
             if kept:
                 Pins(ports.store).unpin(record.source, kept)
     except DrdError as error:
+        if going and isinstance(error, Cancelled):  # whatever was under way is not undone by that
+            error.message = "interrupted on the way back; the server holds one of both data sets, whole"
+            error.hint = f"to go on: drd restore undo {going}"
         of_source(error, "restore", target.name)
         raise
     return Undone(record, names, tuple(notices))

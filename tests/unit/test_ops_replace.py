@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from drd.errors import CatalogError, ConfigError, LeaseError, StoreUnavailable, TargetError
+from drd.errors import Cancelled, CatalogError, ConfigError, LeaseError, StoreUnavailable, TargetError
 from drd.model import Fingerprint, Notice, Recovered
 from drd.ops import replace, replaced, restore
 from drd.ops.backup import back_up
@@ -150,6 +150,26 @@ def test_killed_on_the_way_back(world: World, found: bool | None) -> None:
     replaced.undo(world.ports, world.source, record.id)
     assert world.engine.tables == AFTER
     assert world.phase() == "undone"
+
+
+def test_interrupted_on_the_way_back(tmp_path: Path) -> None:
+    """What is said is that one of both is there, and how to go on; that leads to the old data."""
+    world = World(tmp_path, "backup")
+    done = world.replace()
+    assert done.replaced
+
+    def interrupt(step: str) -> None:
+        if step == "saved":
+            raise Cancelled("interrupted; what was under way has been undone")
+
+    world.replacer.hit = interrupt
+    with pytest.raises(Cancelled, match="on the way back") as caught:
+        replaced.undo(world.ports, world.source, done.replaced.restore)
+    assert caught.value.hint == f"to go on: drd restore undo {done.replaced.restore}"
+    assert world.engine.tables == BEFORE
+    world.replacer.hit = lambda _step: None
+    replaced.undo(world.ports, world.source, done.replaced.restore)
+    assert world.engine.tables == AFTER
 
 
 def test_restores_are_undone_in_reverse_order(world: World) -> None:
