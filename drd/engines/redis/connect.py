@@ -62,7 +62,8 @@ def _missing(reply: str, doing: str) -> tuple[str, str]:
         return "touch every key, as a whole data set needs", "~*"
     named = re.search(r"run the '([^']+)' command", reply)
     command = named[1].replace("|", " ").upper() if named else doing
-    rule = "+psync +replconf" if command == "PSYNC" else f"+{command.lower().replace(' ', '|')}"
+    both = command in {"PSYNC", "REPLCONF"}  # a replica needs the one and the other
+    rule = "+psync +replconf" if both else f"+{command.lower().replace(' ', '|')}"
     return f"run {command}", rule
 
 
