@@ -114,7 +114,9 @@ def choose_databases(server: Server, settings: ClickHouseSettings) -> list[str]:
         )
     if any(name in SYSTEM_DATABASES for name in wanted):
         raise ConfigError("the system's own databases are not backed up", hint="take them out of databases")
-    out = wanted or [name for name in have if name not in {*SYSTEM_DATABASES, *kept_copies(server)}]
+    if not (out := wanted):
+        others = {*SYSTEM_DATABASES, *kept_copies(server)}
+        out = [name for name in have if name not in others]
     if not out:
         raise SourceError("ClickHouse has no database to back up")
     return out
@@ -122,8 +124,7 @@ def choose_databases(server: Server, settings: ClickHouseSettings) -> list[str]:
 
 def kept_copies(server: Server) -> list[str]:
     """Name the databases of this server that restores keep or are building."""
-    rows = server.rows("SELECT name, comment FROM system.databases ORDER BY name")
-    return copies_among({row["name"]: row["comment"] for row in rows})
+    return copies_among(unfinished.comments(server))
 
 
 def dump(server: Server, settings: ClickHouseSettings, sink: ArtifactSink, ctx: WorkContext) -> DumpResult:

@@ -18,8 +18,7 @@ _NO_TABLE = 60
 
 def marked(server: Server, restore_id: str) -> dict[str, Mark]:
     """Return the databases of one restore by name, by the marks in their comments."""
-    rows = server.rows("SELECT name, comment FROM system.databases ORDER BY name")
-    return marks_of({row["name"]: row["comment"] for row in rows}, restore_id)
+    return marks_of(unfinished.comments(server), restore_id)
 
 
 def finish(server: Server, restore_id: str) -> None:

@@ -165,6 +165,12 @@ def create(server: Server, name: str, backup: str, owner: str) -> ServerRefusal 
     return None
 
 
+def comments(server: Server) -> dict[str, str]:
+    """Return the comment of every database, by name; empty where it has none."""
+    rows = server.rows("SELECT name, comment FROM system.databases ORDER BY name")
+    return {row["name"]: row["comment"] for row in rows}
+
+
 def set_comment(server: Server, name: str, comment: str) -> None:
     """Give a database a comment, spelled as an SQL literal."""
     server.execute(f"ALTER DATABASE {identifier(name)} MODIFY COMMENT {comment}")
