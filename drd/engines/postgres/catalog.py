@@ -82,10 +82,16 @@ def database_names(session: Session, wanted: tuple[str, ...], endpoint: Endpoint
 def kept_copies(session: Session, endpoint: Endpoint) -> list[str]:
     """Name the databases of this server that restores keep or are building."""
     with mapped(endpoint, "list the databases"):
-        rows = session.execute(
+        return copies_among(comments(session))
+
+
+def comments(session: Session) -> dict[str, str | None]:
+    """Return the comment of every database, by name."""
+    return dict(
+        session.execute(
             "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database ORDER BY 1"
         ).fetchall()
-    return copies_among(dict(rows))
+    )
 
 
 def describe_database(session: Session) -> dict[str, Json]:

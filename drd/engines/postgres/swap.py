@@ -149,10 +149,7 @@ def _text(value: Json) -> str | None:
 
 def _marked(here: Endpoint, session: Session, restore_id: str) -> dict[str, Mark]:
     with mapped(here, "look for what the restore made"):
-        rows = session.execute(
-            "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database ORDER BY 1"
-        ).fetchall()
-    return marks_of(dict(rows), restore_id)
+        return marks_of(catalog.comments(session), restore_id)
 
 
 def _kept(here: Endpoint, session: Session, restore_id: str, names: Sequence[str], role: Role) -> list[Move]:
