@@ -28,9 +28,15 @@ SETTLED_S = 4.0
 """Longer than the waits and intervals of the groups here: what is not mailed by then never is."""
 
 
-def notifier(*urls: str) -> AlertmanagerNotifier:
-    """Make a notifier with a link."""
-    settings = AlertmanagerSettings(urls, Access(5.0), patience_s=15.0, link="https://reports.example.net/{run}")
+def notifier(*urls: str, site: str = "") -> AlertmanagerNotifier:
+    """Make a notifier with a link; states of a site of its own are mailed apart from those that other tests left."""
+    settings = AlertmanagerSettings(
+        urls,
+        Access(5.0),
+        patience_s=15.0,
+        link="https://reports.example.net/{run}",
+        labels={"site": site} if site else {},
+    )
     return AlertmanagerNotifier(settings, now=lambda: datetime.now(UTC), cancel=CancelToken())
 
 
@@ -134,27 +140,40 @@ def test_a_state_is_mailed_repeated_not_and_resolved_by_the_next_pass(
     assert count(mailbox, *states) == 2
 
 
+def state(name: str, source: str) -> Event:
+    """Return a state of a source, which its summary names."""
+    return Event(
+        name=name,
+        nature="state",
+        severity="warning",
+        at=datetime.now(UTC),
+        labels={"source": source, "engine": "redis"},
+        annotations={"summary": f"{name} of {source}"},
+    )
+
+
 def test_a_shrunken_backup_is_no_news_while_backups_fail(alertmanager: Alertmanager, mailbox: Mailbox) -> None:
     """The warning is inhibited by the failure of the same source, and of no other."""
-    told = notifier(alertmanager.url)
-
-    def event(name: str, source: str) -> Event:
-        summary = f"{name} of {source}"
-        return Event(
-            name=name,
-            nature="state",
-            severity="warning",
-            at=datetime.now(UTC),
-            labels={"source": source, "engine": "redis"},
-            annotations={"summary": summary},
-        )
-
-    told.notify([event("DrdBackupFailed", "mail-a")])
-    told.notify([event("DrdBackupShrunken", "mail-a"), event("DrdBackupShrunken", "mail-b")])
-    mailbox.wait(about("DrdBackupFailed of mail-a"))
-    mailbox.wait(about("DrdBackupShrunken of mail-b"))
+    told = notifier(alertmanager.url, site="mail-shrunken")
+    told.notify([state("DrdBackupFailed", "mail-a")])
+    told.notify([state("DrdBackupShrunken", "mail-a"), state("DrdBackupShrunken", "mail-b")])
+    mailbox.wait(about("mail-shrunken: DrdBackupFailed of mail-a"))
+    mailbox.wait(about("mail-shrunken: DrdBackupShrunken of mail-b"))
     time.sleep(SETTLED_S)
-    assert count(mailbox, "DrdBackupShrunken of mail-a") == 0
+    assert not any("DrdBackupShrunken of mail-a" in part(mail, "plain") for mail in mailbox.mails())
+
+
+def test_a_state_that_joins_others_of_its_kind_is_named_in_the_subject(
+    alertmanager: Alertmanager, mailbox: Mailbox
+) -> None:
+    """A second source fails while the first one still does: a mail about both, and its subject is the second."""
+    told = notifier(alertmanager.url, site="mail-joins")
+    told.notify([state("DrdBackupFailed", "mail-first")])
+    mailbox.wait(about("mail-joins: DrdBackupFailed of mail-first"))
+    told.notify([state("DrdBackupFailed", "mail-second")])
+    mail = mailbox.wait(about("mail-joins: DrdBackupFailed of mail-second (and others, 2 in all)"))
+    assert "DrdBackupFailed of mail-first" in part(mail, "plain")
+    assert "2 things need you" in " ".join(Page(part(mail, "html")).texts)
 
 
 def test_a_report_survives_an_outage_of_the_mail_server(workspace: Workspace) -> None:
