@@ -20,11 +20,10 @@ CheckOutcome = Literal["ok", "warning", "failed"]
 FindingOutcome = Literal["passed", "warning", "failed", "unverified", "skipped"]
 Cell: TypeAlias = bool | int | float | Decimal | str | datetime | None
 
-MANIFEST_SCHEMA_VERSION = 2
+MANIFEST_SCHEMA_VERSION = 3
 """The newest that is read."""
-UNSIGNED_SCHEMA_VERSION = 1
-SIGNED_SCHEMA_VERSION = 2
-"""Version 2 is version 1 with a signature: a drd that does not know signatures refuses it by name."""
+UNSIGNED_SCHEMA_VERSION, SIGNED_SCHEMA_VERSION, FACTS_SCHEMA_VERSION = 1, 2, 3
+"""2 is 1 with a signature; 3 has facts of artifacts, signed or not. A drd that knows less refuses them by name."""
 REPOSITORY_FORMAT_VERSION = 1
 FINGERPRINT_ARTIFACT = "fingerprint.json"
 
@@ -72,11 +71,13 @@ class Artifact:
 
     ``raw`` parts were written by the database server itself (ClickHouse direct mode): neither compressed nor
     encrypted by drd, possibly large, read by range. All others are one zstd frame (in one age file) each.
+    ``facts`` are the engine's own, without names: they are read where backups are made, so they are not encrypted.
     """
 
     name: str
     parts: tuple[Part, ...]
     raw: bool = False
+    facts: dict[str, Json] = field(default_factory=dict)
 
     @property
     def plain_bytes(self) -> int:

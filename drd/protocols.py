@@ -10,8 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Protocol, Self, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from drd.cancel import CancelToken
 from drd.events import Delivery, Event
@@ -24,6 +23,7 @@ from drd.model import (
     EngineRunbook,
     Finding,
     Fingerprint,
+    Json,
     Notice,
     ObjectInfo,
     Probe,
@@ -97,6 +97,18 @@ class ArtifactWriter(Protocol):
         Another piece begins behind it. For artifacts opened with ``cut="size"``.
         """
 
+    def end_part(self) -> int:
+        """End the part here, as if the stream ended; return how many parts there are so far. None is ever empty."""
+
+    def refer(self, plain_sha256: str, plain_bytes: int) -> None:
+        """End the part and append one that the parent has; raises IntegrityError where the sink does not hold it."""
+
+    def note(self, facts: dict[str, Json]) -> None:
+        """Say what the manifest shall hold of the artifact beside its parts; replaces an earlier note.
+
+        It stands there in the clear, so no name of a table or the like may be in it.
+        """
+
     def close(self) -> None:
         """End the artifact: its last part is on its way; errors of parts may still surface at the operation."""
 
@@ -114,9 +126,12 @@ class ArtifactSink(Protocol):
         lines that did not change since the last backup are the same parts again.
         """
 
+    def holds(self, plain_sha256: str, plain_bytes: int) -> bool:
+        """Whether the parent has a part of that content that :meth:`ArtifactWriter.refer` may name."""
 
-class ArtifactStream(Protocol):
-    """A range of an artifact being read; a context manager. Every byte it returns has been verified."""
+
+class ArtifactStream(AbstractContextManager["ArtifactStream"], Protocol):
+    """A range of an artifact being read. Every byte it returns has been verified."""
 
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` bytes (all that is left for -1), ``b""`` at the end. Never short before the end."""
@@ -126,12 +141,6 @@ class ArtifactStream(Protocol):
 
     def close(self) -> None:
         """Stop prefetching; idempotent."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class ArtifactReader(Protocol):
@@ -260,8 +269,7 @@ class Replacer(Protocol):
         """Put the staged data in the place of the live data and return the names of the old, kept, copies.
 
         ``save_old`` backs the live data up with the engine that it is given; called, once, only where ``keeps`` is
-        ``backup``, while nobody can write.
-        After a failure the live data is where it was.
+        ``backup``, while nobody can write. After a failure the live data is where it was.
         """
 
     def recover(self, restore_id: str) -> Recovered:

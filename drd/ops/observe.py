@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from drd.closing import Closing
-from drd.model import Progress
+from drd.model import Json, Progress
 from drd.protocols import ArtifactReader, ArtifactSink, ArtifactStream, ArtifactWriter, BytesLike, Cut
 
 
@@ -45,6 +45,10 @@ class ObservedSink:
         """Begin an artifact."""
         return _ObservedWriter(self._sink.open(name, cut=cut), self._meter)
 
+    def holds(self, plain_sha256: str, plain_bytes: int) -> bool:
+        """Whether the parent has that part."""
+        return self._sink.holds(plain_sha256, plain_bytes)
+
 
 class _ObservedWriter:
     def __init__(self, writer: ArtifactWriter, meter: Meter) -> None:
@@ -57,6 +61,16 @@ class _ObservedWriter:
 
     def begin_piece(self, size: int) -> None:
         self._writer.begin_piece(size)
+
+    def end_part(self) -> int:
+        return self._writer.end_part()
+
+    def refer(self, plain_sha256: str, plain_bytes: int) -> None:
+        self._writer.refer(plain_sha256, plain_bytes)
+        self._meter.add(plain_bytes)
+
+    def note(self, facts: dict[str, Json]) -> None:
+        self._writer.note(facts)
 
     def close(self) -> None:
         self._writer.close()

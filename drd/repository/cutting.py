@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from drd.errors import IntegrityError
-from drd.model import Part
+from drd.model import Json, Part
 from drd.protocols import BytesLike, Cut
 from drd.repository.buffers import BufferPool
 from drd.repository.chunking import part_size_at, piece_part_size
@@ -17,11 +17,12 @@ from drd.repository.tails import NONE, Tails
 
 @dataclass(slots=True)
 class Record:
-    """What is known of one artifact: its parts by index, and whether it is still open."""
+    """What is known of one artifact: its parts by index, what was noted of it, and whether it is still open."""
 
     name: str
     parts: dict[int, Part] = field(default_factory=dict)
     sealed_parts: int = 0
+    facts: dict[str, Json] = field(default_factory=dict)
     state: str = "open"  # open, closed, aborted
 
 
@@ -37,6 +38,12 @@ class Intake(Protocol):
 
     def submit(self, record: Record, buffer: mmap.mmap, size: int, digest: str) -> None:
         """Hand over a full part, with its SHA-256 if that is known; blocks while too much is in flight."""
+
+    def refer(self, record: Record, plain_sha256: str, plain_bytes: int) -> None:
+        """Append a part of the parent; raises IntegrityError when there is none of that content."""
+
+    def note(self, record: Record, facts: dict[str, Json]) -> None:
+        """Keep what the manifest shall say of an artifact; raises IntegrityError for what it cannot hold."""
 
     def settle(self, record: Record, state: str) -> None:
         """Note that an artifact was closed or aborted."""
@@ -79,12 +86,32 @@ class PartWriter:
             self._seal(self._buffer, self._filled)
         self._least, self._most = self._bounds()
 
-    def close(self) -> None:
-        """End the artifact; its last part is on its way."""
+    def end_part(self) -> int:
+        """End the part here, as :meth:`close` would; return how many parts the artifact has so far.
+
+        That may be several more than before: what began as a part of the parent did is that part again.
+        """
         self._require_open()
         self._sink.raise_if_failed()
         while self._buffer is not None:
             self._seal(self._buffer, *self._end_of_part(self._buffer, last=True))
+        return self._record.sealed_parts
+
+    def refer(self, plain_sha256: str, plain_bytes: int) -> None:
+        """End the part and append that one of the parent; raises IntegrityError when the sink does not hold it."""
+        self.end_part()
+        self._sink.refer(self._record, plain_sha256, plain_bytes)
+        self._offset += plain_bytes
+        self._least, self._most = self._bounds()
+
+    def note(self, facts: dict[str, Json]) -> None:
+        """Say what the manifest shall hold of the artifact; raises IntegrityError for what it cannot hold."""
+        self._require_open()
+        self._sink.note(self._record, facts)
+
+    def close(self) -> None:
+        """End the artifact; its last part is on its way."""
+        self.end_part()
         self._sink.settle(self._record, "closed")
 
     def abort(self) -> None:

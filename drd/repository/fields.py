@@ -97,6 +97,10 @@ class Fields:
         if self._left:
             raise Malformed(f"has an unknown field in its {self._what}: {min(self._left)[:120]!r}")
 
+    def has(self, name: str) -> bool:
+        """Whether a field that may be left out is there."""
+        return name in self._left
+
     def text(self, name: str) -> str:
         """Take a printable string."""
         value = self._take(name)

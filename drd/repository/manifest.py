@@ -29,6 +29,7 @@ from drd.model import (
 )
 from drd.repository import layout
 from drd.repository.chunking import MAX_PART_BYTES
+from drd.repository.facts import FACTS_FIELD, facts_of
 from drd.repository.fields import Fields, Malformed, is_sha256, is_usable_key, parse_strictly, text_of_time
 
 MAX_MANIFEST_BYTES = 256 << 20
@@ -198,7 +199,9 @@ def _unusable(key: str, error: Malformed) -> IntegrityError:
 
 
 def _artifact_document(artifact: Artifact) -> dict[str, Json]:
-    return {"name": artifact.name, "raw": artifact.raw, "parts": [_part_document(part) for part in artifact.parts]}
+    facts: dict[str, Json] = {FACTS_FIELD: artifact.facts} if artifact.facts else {}
+    parts: list[Json] = [_part_document(part) for part in artifact.parts]
+    return {"name": artifact.name, "raw": artifact.raw, **facts, "parts": parts}
 
 
 def _part_document(part: Part) -> dict[str, Json]:
@@ -213,7 +216,8 @@ def _part_document(part: Part) -> dict[str, Json]:
 
 def _artifact_lines(artifact: Artifact) -> str:
     parts = ",".join(f"\n  {_dumps(_part_document(part))}" for part in artifact.parts)
-    return f' {{"name": {_dumps(artifact.name)}, "raw": {_dumps(artifact.raw)}, "parts": [{parts}]}}'
+    facts = f'"{FACTS_FIELD}": {_dumps(artifact.facts)}, ' if artifact.facts else ""
+    return f' {{"name": {_dumps(artifact.name)}, "raw": {_dumps(artifact.raw)}, {facts}"parts": [{parts}]}}'
 
 
 def _dumps(value: Json) -> str:
@@ -251,7 +255,7 @@ def _backup(fields: Fields, key: str) -> Backup:
     head = _head(fields, key)
     found = fields.objects("artifacts")
     fields.require_nothing_else()
-    artifacts = _artifacts(found, head.source, head.id, encrypted=head.encryption == "age")
+    artifacts = _artifacts(found, head)
     return Backup(**{name: getattr(head, name) for name in _HEAD_FIELDS}, artifacts=artifacts)
 
 
@@ -287,7 +291,7 @@ def _own(fields: Fields, key: str) -> dict[str, Any]:
         "lease_generation": fields.count("lease_generation"),
         "facts": fields.json_map("facts"),
         "schema_version": (version := fields.count("schema_version")),
-        "signature": _signature(fields) if version >= SIGNED_SCHEMA_VERSION else None,
+        "signature": _signature(fields) if _is_signed(fields, version) else None,
     }
 
 
@@ -310,6 +314,11 @@ def _alike(fields: Fields) -> dict[str, Any]:
     }
 
 
+def _is_signed(fields: Fields, version: int) -> bool:
+    """Whether a signature stands there, or has to: version 2 is nothing else, later ones may do without."""
+    return version == SIGNED_SCHEMA_VERSION or (version > SIGNED_SCHEMA_VERSION and fields.has(_SIGNATURE))
+
+
 def _signature(fields: Fields) -> Signature:
     """Return what stands there; whether it is worth anything is found out by :mod:`drd.repository.signing`."""
     found = Fields(fields.json_map(_SIGNATURE), _SIGNATURE)
@@ -324,20 +333,24 @@ def _is_earlier(ancestor_id: str, backup_id: str) -> bool:
     return layout.backup_time(ancestor_id) <= layout.backup_time(backup_id)
 
 
-def _artifacts(found: list[Fields], source: str, backup_id: str, *, encrypted: bool) -> tuple[Artifact, ...]:
-    artifacts = tuple(_artifact(fields, _PartRules(source, backup_id, encrypted=encrypted)) for fields in found)
+def _artifacts(found: list[Fields], head: BackupHead) -> tuple[Artifact, ...]:
+    encrypted, version = head.encryption == "age", head.schema_version
+    artifacts = tuple(
+        _artifact(fields, _PartRules(head.source, head.id, encrypted=encrypted), version) for fields in found
+    )
     if len({artifact.name for artifact in artifacts}) != len(artifacts):
         raise Malformed("has two artifacts of one name")
     return artifacts
 
 
-def _artifact(fields: Fields, rules: _PartRules) -> Artifact:
+def _artifact(fields: Fields, rules: _PartRules, version: int) -> Artifact:
     name, raw = fields.text("name"), fields.flag("raw")
     if not (is_usable_key(name) if raw else layout.is_artifact_name(name)):  # a server's own names may hold a %
         raise Malformed(f"has an unusable artifact name: {name[:120]!r}")
     parts = tuple(rules.part(part, raw=raw) for part in fields.objects("parts"))
+    facts = facts_of(fields, version)
     fields.require_nothing_else()
-    return Artifact(name, parts, raw)
+    return Artifact(name, parts, raw, facts)
 
 
 class _PartRules:

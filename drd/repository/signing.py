@@ -17,7 +17,8 @@ from functools import cached_property
 from typing import Any
 
 from drd.errors import ConfigError, IntegrityError
-from drd.model import SIGNED_SCHEMA_VERSION, Backup, BackupHead, Secret, Signature
+from drd.model import Backup, BackupHead, Secret, Signature
+from drd.repository.facts import schema_version_of
 from drd.repository.layout import backup_time
 from drd.repository.manifest import content_digest
 from drd.repository.sealing import Sealing, clear_hint
@@ -91,10 +92,13 @@ class Signing:
             )
 
     def signed(self, backup: Backup) -> Backup:
-        """Return ``backup`` with a signature, or as it is where nothing is signed; the same one each time."""
+        """Return ``backup`` in the version that it needs, with a signature where backups are signed.
+
+        The same one each time.
+        """
         if not self.signs:
-            return backup
-        backup = replace(backup, schema_version=SIGNED_SCHEMA_VERSION, signature=None)
+            return replace(backup, schema_version=schema_version_of(backup, signed=backup.signature is not None))
+        backup = replace(backup, schema_version=schema_version_of(backup, signed=True), signature=None)
         value = self._private_key.sign(_message(backup))
         return replace(backup, signature=Signature(self.public_key, base64.b64encode(value).decode("ascii")))
 

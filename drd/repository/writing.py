@@ -20,13 +20,15 @@ from typing import Self
 
 from drd.cancel import CancelToken
 from drd.errors import Cancelled, IntegrityError
-from drd.model import Artifact, Part
+from drd.model import Artifact, Json, Part
 from drd.protocols import Cut, Store
 from drd.repository import layout
 from drd.repository.buffers import BufferPool
 from drd.repository.chunking import DEFAULT_PART_BYTES, MIB, validate_part_size
 from drd.repository.codec import Codec
 from drd.repository.cutting import PartWriter, Record
+from drd.repository.facts import as_read_back
+from drd.repository.fields import Malformed
 from drd.repository.priority import let_others_first
 from drd.repository.tails import Tails
 
@@ -141,6 +143,16 @@ class PartSink:
             record = self._records[name] = Record(name)
         return PartWriter(self, record, cut)
 
+    def holds(self, plain_sha256: str, plain_bytes: int) -> bool:
+        """Whether a part of that content may be referred to, as it is in the parent and encrypted as this backup is."""
+        part = self._reuse.get(plain_sha256)
+        # never refer from an encrypted backup to a part in the clear, or the other way round
+        return (
+            part is not None
+            and part.plain_bytes == plain_bytes
+            and layout.is_encrypted_key(part.key) == self._codec.encrypted
+        )
+
     def finish(self) -> tuple[Artifact, ...]:
         """Wait until every part is stored and return the artifacts by name; empty ones have no parts.
 
@@ -160,7 +172,7 @@ class PartSink:
             self.abort()
         done = [r for r in self._records.values() if r.state == "closed"]
         return tuple(
-            Artifact(r.name, tuple(r.parts[index] for index in range(r.sealed_parts)))
+            Artifact(r.name, tuple(r.parts[index] for index in range(r.sealed_parts)), facts=r.facts)
             for r in sorted(done, key=lambda r: r.name)
         )
 
@@ -192,14 +204,9 @@ class PartSink:
 
     def submit(self, record: Record, buffer: mmap.mmap, size: int, digest: str) -> None:
         """Hand over a full part, with its SHA-256 if that is known; blocks while too much is in flight."""
-        if digest and self._is_reusable(digest, size):
+        if digest and self.holds(digest, size):
             self.buffers.give_back(buffer)
-            with self._room:
-                self.raise_if_failed()
-                self._bytes_written += size
-                self._bytes_reused += size
-                record.parts[record.sealed_parts] = self._reuse[digest]
-                record.sealed_parts += 1
+            self.refer(record, digest, size)
             return
         with self._room:
             self.raise_if_failed()
@@ -215,6 +222,25 @@ class PartSink:
                 self._threads.append(thread := threading.Thread(target=self._run, name=name, daemon=True))
                 thread.start()
             self._work.notify()
+
+    def refer(self, record: Record, plain_sha256: str, plain_bytes: int) -> None:
+        """Append a part of the parent; raises IntegrityError when there is none of that content."""
+        if not self.holds(plain_sha256, plain_bytes):
+            text = f"artifact {record.name} refers to a part that the backup before does not have"
+            raise IntegrityError(text, hint=_ENGINE_BUG)
+        with self._room:
+            self.raise_if_failed()
+            self._bytes_written += plain_bytes
+            self._bytes_reused += plain_bytes
+            record.parts[record.sealed_parts] = self._reuse[plain_sha256]
+            record.sealed_parts += 1
+
+    def note(self, record: Record, facts: dict[str, Json]) -> None:
+        """Keep what the manifest shall say of an artifact; raises IntegrityError for what it cannot hold."""
+        try:
+            record.facts = as_read_back(facts)
+        except Malformed as error:
+            raise IntegrityError(f"artifact {record.name} {error}", hint=_ENGINE_BUG) from error
 
     def settle(self, record: Record, state: str) -> None:
         """Note that an artifact was closed or aborted."""
@@ -270,7 +296,7 @@ class PartSink:
         try:
             with memoryview(job.buffer) as whole, whole[: job.size] as plain:
                 plain_sha256 = hashlib.sha256(plain).hexdigest()
-                if self._is_reusable(plain_sha256, job.size):
+                if self.holds(plain_sha256, job.size):
                     with self._room:
                         self._bytes_reused += job.size
                     return plain_sha256, None
@@ -278,13 +304,6 @@ class PartSink:
                 return plain_sha256, self._codec.compress(plain)
         finally:
             self.buffers.give_back(job.buffer)
-
-    def _is_reusable(self, plain_sha256: str, size: int) -> bool:
-        part = self._reuse.get(plain_sha256)
-        # never refer from an encrypted backup to a part in the clear, or the other way round
-        return (
-            part is not None and part.plain_bytes == size and layout.is_encrypted_key(part.key) == self._codec.encrypted
-        )
 
     def _discharge(self, job: _Job, now_bytes: int) -> None:
         with self._room:

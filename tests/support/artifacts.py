@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import Self
 
 from drd.cancel import CancelToken
 from drd.errors import IntegrityError
-from drd.model import Artifact, Backup, DumpResult, EngineKind
+from drd.model import Artifact, Backup, DumpResult, EngineKind, Json
 from drd.protocols import BytesLike, Cut, WorkContext
 
 
@@ -22,6 +23,8 @@ class MemoryWriter:
         self._sink = sink
         self._name = name
         self._data = bytearray()
+        self._ends: list[int] = []
+        self._facts: dict[str, Json] = {}
 
     def write(self, data: BytesLike) -> None:
         self._sink.before_write(self._name, len(data))
@@ -30,18 +33,47 @@ class MemoryWriter:
     def begin_piece(self, size: int) -> None:
         del size  # one piece each
 
+    def end_part(self) -> int:
+        if len(self._data) > (self._ends[-1] if self._ends else 0):
+            self._ends.append(len(self._data))
+        return len(self._ends)
+
+    def refer(self, plain_sha256: str, plain_bytes: int) -> None:
+        self.end_part()
+        if not self._sink.holds(plain_sha256, plain_bytes):
+            raise IntegrityError(f"artifact {self._name} refers to a part that the backup before does not have")
+        self._data += self._sink.parents[plain_sha256]
+        self.end_part()
+
+    def note(self, facts: dict[str, Json]) -> None:
+        self._facts = dict(facts)
+
     def close(self) -> None:
-        self._sink.finish(self._name, bytes(self._data))
+        self.end_part()
+        parts = [bytes(self._data[begin:end]) for begin, end in itertools.pairwise([0, *self._ends])]
+        self._sink.finish(self._name, bytes(self._data), parts, self._facts)
 
     def abort(self) -> None:
         self._data.clear()
 
 
 class MemorySink:
-    """Keeps artifacts as bytes; ``fail_after_bytes`` makes writes raise, as a lost store would."""
+    """Keeps artifacts as bytes; ``fail_after_bytes`` makes writes raise, as a lost store would.
 
-    def __init__(self, fail_after_bytes: int | None = None, error: Exception | None = None) -> None:
+    ``parents`` are the parts that may be referred to, by their SHA-256. ``parts`` are those of each artifact, ended
+    where the engine said so alone, and ``facts`` what it noted.
+    """
+
+    def __init__(
+        self,
+        fail_after_bytes: int | None = None,
+        error: Exception | None = None,
+        parents: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.artifacts: dict[str, bytes] = {}
+        self.parts: dict[str, list[bytes]] = {}
+        self.facts: dict[str, dict[str, Json]] = {}
+        self.parents = parents or {}
         self.opened: set[str] = set()
         self.written = 0
         self._fail_after = fail_after_bytes
@@ -55,15 +87,19 @@ class MemorySink:
             self.opened.add(name)
         return MemoryWriter(self, name)
 
+    def holds(self, plain_sha256: str, plain_bytes: int) -> bool:
+        part = self.parents.get(plain_sha256)
+        return part is not None and len(part) == plain_bytes
+
     def before_write(self, name: str, size: int) -> None:
         with self._lock:
             self.written += size
             if self._fail_after is not None and self.written > self._fail_after:
                 raise self._error or IntegrityError(f"planted failure while writing {name}")
 
-    def finish(self, name: str, data: bytes) -> None:
+    def finish(self, name: str, data: bytes, parts: list[bytes], facts: dict[str, Json]) -> None:
         with self._lock:
-            self.artifacts[name] = data
+            self.artifacts[name], self.parts[name], self.facts[name] = data, parts, facts
 
 
 class MemoryStream:
