@@ -39,6 +39,18 @@ class TocEntry:
     owner: str
     dependencies: tuple[int, ...]
     filename: str
+    section: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where things lie in a ``toc.dat``: the count of entries, then the entries, each as its first byte and its end."""
+
+    count_at: int
+    entries_at: int
+    int_size: int
+    codec: str
+    spans: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,10 @@ class _Reader:
         self._at = 0
         self.int_size = 4
         self.codec = "utf-8"
+
+    @property
+    def at(self) -> int:
+        return self._at
 
     @property
     def left(self) -> int:
@@ -121,6 +137,15 @@ def python_codec(encoding: str) -> str:
 
 def parse_toc(data: bytes) -> Toc:
     """Read a ``toc.dat``; raises :class:`~drd.errors.IntegrityError` for all that is unexpected."""
+    return _read(data)[0]
+
+
+def spans_of(data: bytes) -> Spans:
+    """Return where the entries of a ``toc.dat`` lie; raises as :func:`parse_toc` does."""
+    return _read(data)[1]
+
+
+def _read(data: bytes) -> tuple[Toc, Spans]:
     reader = _Reader(data)
     if reader.take(5) != _MAGIC:
         raise damaged("no PGDMP at its start")
@@ -143,13 +168,18 @@ def parse_toc(data: bytes) -> Toc:
     for _field in range(7):  # creation time as struct tm
         reader.integer()
     database, server_version, dump_version = reader.raw() or b"", reader.text(), reader.text()
+    count_at = reader.at
     count = reader.integer()
+    entries_at = reader.at
     if not 0 <= count <= min(_MAX_ENTRIES, reader.left // _LEAST_ENTRY_BYTES):
         raise damaged(f"{count} entries in {reader.left} bytes")
     encoding = "UTF8"
     entries: list[TocEntry] = []
+    spans: list[tuple[int, int]] = []
     for _index in range(count):
+        first = reader.at
         entry = _entry(reader, minor)
+        spans.append((first, reader.at))
         if entry.desc == "ENCODING":  # always the first entry, so that names after it can be decoded
             encoding = _encoding_of(entry.definition)
             reader.codec = python_codec(encoding)
@@ -157,7 +187,8 @@ def parse_toc(data: bytes) -> Toc:
     if reader.left:
         raise damaged(f"{reader.left} bytes after the last entry")
     _check_unique(entries)
-    return Toc(minor, decode(database, reader.codec), server_version, dump_version, encoding, tuple(entries))
+    toc = Toc(minor, decode(database, reader.codec), server_version, dump_version, encoding, tuple(entries))
+    return toc, Spans(count_at, entries_at, reader.int_size, reader.codec, tuple(spans))
 
 
 def _entry(reader: _Reader, minor: int) -> TocEntry:
@@ -168,7 +199,7 @@ def _entry(reader: _Reader, minor: int) -> TocEntry:
     reader.raw()  # the catalog's table oid
     catalog_oid = _number(reader.text() or "0")
     tag, desc = reader.text(), reader.text()
-    reader.integer()  # section
+    section = reader.integer()
     definition = reader.text()
     reader.raw()  # the statement that drops it
     copy_statement, schema = reader.text(), reader.text()
@@ -186,8 +217,9 @@ def _entry(reader: _Reader, minor: int) -> TocEntry:
         filename = "blobs.toc"  # the name written before 1.16 is not the file's (see _LoadLOs)
     if filename and not (_DATA_FILE.fullmatch(filename) or (desc == "BLOBS" and _BLOBS_FILE.fullmatch(filename))):
         raise damaged(f"a data file named {filename[:80]!r}")
+    needs = tuple(dependencies)
     return TocEntry(
-        dump_id, catalog_oid, tag, desc, definition, copy_statement, schema, owner, tuple(dependencies), filename
+        dump_id, catalog_oid, tag, desc, definition, copy_statement, schema, owner, needs, filename, section
     )
 
 

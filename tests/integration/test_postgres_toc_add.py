@@ -1,0 +1,72 @@
+"""Entries for table data that drd adds to a table of contents, beside those that pg_dump writes itself."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from devstack.postgres import Postgres
+from drd.engines.postgres.sqltext import quoted
+from drd.engines.postgres.toc import parse_toc, spans_of
+from drd.engines.postgres.toc_add import ReadTable, add_table_data
+from drd.errors import IntegrityError, SourceError
+from tests.conftest import StartPostgres
+
+pytestmark = pytest.mark.integration
+
+STATEMENTS = (
+    "CREATE TABLE plain (id bigint PRIMARY KEY, note text)",
+    'CREATE SCHEMA "Odd ""schema"',
+    'CREATE TABLE "Odd ""schema"."Tab le" ("Col umn" int, "sélect" text, made int GENERATED ALWAYS AS (1) STORED)',
+    "CREATE SEQUENCE counting",
+    "SELECT lo_from_bytea(0, 'large')",
+)
+COLUMNS = {"plain": "id, note", "Tab le": '"Col umn", "sélect"'}
+
+
+@pytest.mark.parametrize("major", [15, 17, 18])
+def test_entries_are_what_pg_dump_writes(
+    major: int, postgres: Postgres, start_postgres: StartPostgres, tmp_path: Path
+) -> None:
+    """Taken out of a real table of contents and added again, every entry is byte for byte what it was."""
+    server = postgres if major == postgres.major else start_postgres(major=major)
+    database = server.fresh_database()
+    with server.connect(database) as session:
+        for statement in STATEMENTS:
+            session.execute(statement.encode())
+    whole = _toc_of(server, database, tmp_path / "whole")
+    server.drop_database(database)
+    toc, layout = parse_toc(whole), spans_of(whole)
+    taken = [entry.desc == "TABLE DATA" for entry in toc.entries]
+    pieces = [whole[first:end] for first, end in layout.spans]
+    kept = [piece for piece, gone in zip(pieces, taken, strict=True) if not gone]
+    count = bytes([0]) + len(kept).to_bytes(layout.int_size, "little")
+    less = whole[: layout.count_at] + count + b"".join(kept)
+    assert parse_toc(less).data_files().keys() == {"blobs.toc"} or major >= 17
+    tables = {
+        entry.catalog_oid: ReadTable(entry.catalog_oid, entry.dump_id, COLUMNS[entry.tag])
+        for entry, gone in zip(toc.entries, taken, strict=True)
+        if gone
+    }
+    names = {e.catalog_oid: f"{quoted(e.schema)}.{quoted(e.tag)}" for e in toc.entries if e.catalog_oid in tables}
+    assert len(tables) == 2
+    again = add_table_data(less, tables, names)
+    assert sorted(again[first:end] for first, end in spans_of(again).spans) == sorted(pieces)
+    sections = [entry.section for entry in parse_toc(again).entries]
+    assert sections == sorted(sections)
+    assert add_table_data(less, {}, {}) == less
+    with pytest.raises(IntegrityError, match="which drd took for one of its own"):
+        add_table_data(whole, tables, names)
+    with pytest.raises(SourceError, match=r"left out other\.gone, whose rows were read"):
+        add_table_data(less, {1: ReadTable(1, 1 << 20, "a")}, {1: "other.gone"})
+
+
+def _toc_of(server: Postgres, database: str, folder: Path) -> bytes:
+    subprocess.run(
+        [server.bin_dir / "pg_dump", "-Fd", "-Z0", "--no-sync", f"--file={folder}", server.url(database)],
+        env={"PGPASSWORD": server.password, "PATH": "/usr/bin:/bin"},
+        check=True,
+    )
+    return (folder / "toc.dat").read_bytes()
