@@ -6,13 +6,13 @@ The database is the trading platform's. Day 1 backs it up whole. Each next day 0
 then 2 % new orders come, with 0.2 % new users, strategies and keys. Two weeks are measured, each from the same start:
 ``recent`` changes orders of the day before, as trading does; ``scattered`` changes orders of any age.
 
-All write to folders on the same disk. drd: one ``drd backup now`` to a local store, encrypted with age, zstd 1. restic
+All write to folders on the same disk. drd: one ``drd backup now`` to a local store, encrypted with age, zstd 1, with
+``read: changed`` and with ``read: all``. restic
 encrypts as well, and compresses as it does by itself (repository version 2, ``auto``), either a directory that
 ``pg_dump -Fd -Z0 -j2 --no-sync`` made (which is part of its time, as it is of drd's) or what ``pg_dump`` writes to a
 pipe. ``pg_dump -Fc`` is compressed and not encrypted. Bytes are those by which the files grew, everything counted.
-The floor is ``pg_dump -Fd -Z0 -j2 --no-sync`` to a folder alone: the first two contain one, and what they take above it
-is compared as well. Only ratios of bytes say something on a busy machine; of the times, processor seconds (servers
-included) say most.
+The floor is ``pg_dump -Fd -Z0 -j2 --no-sync`` to a folder alone; all but ``read: changed`` contain one. Only ratios of
+bytes say something on a busy machine; of the times, processor seconds (servers included) say most.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def keepers(postgres: Postgres, database: str, folder: Path) -> list[Keeper]:
     """Return the ways, drd's first, each with an empty repository."""
     env = {"PGPASSWORD": postgres.password, "RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": str(folder / "cache")}
     url, pg_dump = postgres.url(database), postgres.bin_dir / "pg_dump"
-    ours, directory, piped, plain, floor = (folder / name for name in ("drd", "restic", "stdin", "pg_dump", "floor"))
+    names = ("changed", "all", "restic", "stdin", "pg_dump", "floor")
+    changed, everything, directory, piped, plain, floor = (folder / name for name in names)
     plain.mkdir()
     floor.mkdir()
     for repository in (directory, piped):
@@ -140,7 +141,8 @@ def keepers(postgres: Postgres, database: str, folder: Path) -> list[Keeper]:
         return lambda: shell(command, env)
 
     return [
-        Keeper(Way("drd backup now", daily(postgres, database, folder, ours)), ours),
+        Keeper(Way("drd backup now, read: changed", daily(postgres, database, changed, "changed")), changed),
+        Keeper(Way("drd backup now, read: all", daily(postgres, database, everything, "all")), everything),
         Keeper(Way("pg_dump -Fd, restic backup", run(directly), run(f"rm -rf {dumped}")), directory),
         Keeper(Way("pg_dump | restic --stdin", run(by_pipe)), piped),
         Keeper(Way("pg_dump -Fc", run(f'{pg_dump} -Fc --no-sync --file="$(mktemp -p {plain})" {url}')), plain),
@@ -148,17 +150,17 @@ def keepers(postgres: Postgres, database: str, folder: Path) -> list[Keeper]:
     ]
 
 
-def daily(postgres: Postgres, database: str, folder: Path, store: Path) -> Callable[[], None]:
+def daily(postgres: Postgres, database: str, store: Path, read: str) -> Callable[[], None]:
     """Return drd's run of a day: the first full, the others incremental, or the benchmark ends."""
     store.mkdir()
     _, recipient = generate_identity()
-    source = {"type": "postgres", "url": postgres.url(database), "password": {"env": "PGPASSWORD"}}
+    source = {"type": "postgres", "url": postgres.url(database), "password": {"env": "PGPASSWORD"}, "read": read}
     config = {
         "store": {"type": "local", "path": str(store)},
         "encryption": {"recipients": [recipient]},
         "sources": {"trading": source},
     }
-    drd = Drd(folder / "config", config, {"PGPASSWORD": postgres.password})
+    drd = Drd(store.with_name(f"{store.name}-config"), config, {"PGPASSWORD": postgres.password})
 
     def run() -> None:
         kind = drd("backup", "now").document["backups"][0]["kind"]
@@ -183,23 +185,24 @@ def print_days(kept: list[Keeper]) -> None:
 
 
 def print_totals(kept: list[Keeper]) -> None:
-    """Print the days after the first together, and drd's as multiples of each peer's."""
-    ours, theirs, floor = kept[0], kept[1], kept[-1]
+    """Print the days after the first together, and both of drd's as multiples of every way's."""
+    ours = kept[:2]
     print(f"  all but day 1 (targets of drd / restic: bytes ≤ {BYTES_TARGET}, time < {TIME_TARGET})")
-    print(f"  {'':<28}{'MiB':>10}{'wall s':>9}{'cpu s':>9}   drd / it:   bytes    wall     cpu   taken by others")
+    print(f"  {'':<30}{'MiB':>10}{'wall s':>9}{'cpu s':>9}   drd, read: changed / it; read: all / it   taken by others")
     for keeper in kept:
-        wall_s, cpu_s = sum(keeper.way.seconds[1:]), sum(keeper.way.cpu_s[1:])
         others = sum(keeper.way.others[1:]) / (len(keeper.way.others) - 1)
-        print(
-            f"  {keeper.way.name:<28}{keeper.later_bytes() / MIB:10.2f}{wall_s:9.2f}{cpu_s:9.2f}            "
-            f"{ours.later_bytes() / keeper.later_bytes():8.2f}{sum(ours.way.seconds[1:]) / wall_s:8.2f}"
-            f"{sum(ours.way.cpu_s[1:]) / cpu_s:8.2f}   {others:.1f} of {os.cpu_count()}",
-            flush=True,
+        ratios = ";".join(
+            f"  bytes {one.later_bytes() / keeper.later_bytes():.2f}, wall {_later(one, 'seconds', keeper):.2f}, "
+            f"cpu {_later(one, 'cpu_s', keeper):.2f}"
+            for one in ours
         )
-    for what in ("seconds", "cpu_s"):
-        least, mine, other = (sum(getattr(keeper.way, what)[1:]) for keeper in (floor, ours, theirs))
-        above = f"drd {mine - least:.2f}, restic {other - least:.2f}, {(mine - least) / (other - least):.2f} times"
-        print(f"  above the floor, {what}: {above}")
+        wall_s, cpu_s = sum(keeper.way.seconds[1:]), sum(keeper.way.cpu_s[1:])
+        line = f"{keeper.later_bytes() / MIB:10.2f}{wall_s:9.2f}{cpu_s:9.2f} {ratios}"
+        print(f"  {keeper.way.name:<30}{line}   {others:.1f} of {os.cpu_count()}", flush=True)
+
+
+def _later(one: Keeper, what: str, other: Keeper) -> float:
+    return sum(getattr(one.way, what)[1:]) / sum(getattr(other.way, what)[1:])
 
 
 if __name__ == "__main__":

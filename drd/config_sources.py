@@ -125,6 +125,11 @@ class PostgresConfig(ChainedSource):
     method: Annotated[Literal["dump"], BeforeValidator(_method)] = Field(
         default="dump", description="How: dump is a parallel pg_dump. (physical and both are not in this release.)"
     )
+    read: Literal["all", "changed"] = Field(
+        default="all",
+        description="What an incremental backup reads of tables of 4 MiB and more: all rows, or only ranges of pages "
+        "in which a row came or went since the backup before (PostgreSQL 14 and newer, UTF8; docs/changed-ranges.md).",
+    )
     tools_dir: FilePath | None = Field(
         default=None,
         description="Folder of pg_dump and pg_restore. Default: the best match for the server that is found.",

@@ -97,6 +97,7 @@ def _postgres(config: PostgresConfig) -> PostgresSettings:
         tools_dir=config.tools_dir,
         lock_timeout_s=config.lock_timeout.total_seconds(),
         connect_timeout_s=config.connect_timeout.total_seconds(),
+        read_changed=config.read == "changed",
     )
 
 

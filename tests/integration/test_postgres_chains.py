@@ -26,6 +26,7 @@ from drd.repository.layout import owner_of
 from drd.repository.retention import Policy
 from drd.stores.local import LocalStore
 from tests.support.bare_shell import BareShell
+from tests.support.changed_shop import ranges_of
 from tests.support.ports import make_ports
 from tests.support.postgres_engine import engine_for
 
@@ -42,6 +43,7 @@ class Shop:
     database: str
     ports: Ports
     folder: Path
+    read_changed: bool = False
     truths: dict[str, truth.Truth] = field(default_factory=dict)
 
     def live_on(self, day: int) -> None:
@@ -63,7 +65,7 @@ class Shop:
 
     def backup(self, kind: KindAsked = "auto") -> Backup:
         """Take a backup and remember what the database holds."""
-        engine = engine_for(self.server, self.database)
+        engine = engine_for(self.server, self.database, read_changed=self.read_changed)
         source = Source("shop", engine, 120.0, chaining=Chaining(86400.0, 9))
         (report,) = back_up(self.ports, [source], kind=kind).sources
         assert report.backup, report.error
@@ -98,13 +100,16 @@ def shop(postgres: Postgres, pg_database: str, tmp_path: Path) -> Shop:
     return Shop(postgres, pg_database, ports, folder)
 
 
-def test_days_of_a_database(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", ["all", "changed"])
+def test_days_of_a_database(shop: Shop, tmp_path: Path, read: str) -> None:
     """Full, changes, incremental, changes, incremental: little is stored, and each day comes back to its own state."""
+    shop.read_changed = read == "changed"
     made = [shop.backup()]
     for day in (1, 2):
         shop.live_on(day)
         made.append(shop.backup())
     assert [backup.kind for backup in made] == ["full", "incremental", "incremental"]
+    assert [ranges_of(backup)[0] > 0 for backup in made] == [shop.read_changed] * 3
     assert [backup.parent for backup in made[1:]] == [made[0].id, made[1].id]
     for backup in made[1:]:
         assert backup.stored_bytes < 0.45 * made[0].stored_bytes

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from drd.cancel import CancelToken
-from drd.engines.postgres import catalog
+from drd.engines.postgres import catalog, unchanged
 from drd.engines.postgres.connection import Endpoint, Session, endpoint_of, mapped
 from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.tools import find_tool
@@ -15,6 +15,7 @@ from drd.model import CheckItem
 
 _TOOLS = ("pg_dump", "pg_dumpall", "pg_restore")
 _LONG_LOCK_S = 60
+_SHORT_LOCK_MS = 2000
 
 
 def check(settings: PostgresSettings) -> list[CheckItem]:
@@ -31,6 +32,8 @@ def check(settings: PostgresSettings) -> list[CheckItem]:
                 items.append(_globals(session))
             for name in names:
                 items.extend(_database(here, name))
+                if settings.read_changed:
+                    items.append(_ranges(here, name))
     except DrdError as error:
         items.append(CheckItem("connection", "failed", error.message, error.hint))
     return items
@@ -75,6 +78,35 @@ def _database(here: Endpoint, name: str) -> Iterator[CheckItem]:
             yield from _locks(session, name)
     except DrdError as error:
         yield CheckItem(f"database {name}", "failed", error.message, error.hint)
+
+
+def _ranges(here: Endpoint, name: str) -> CheckItem:
+    """Say what of a database is read in ranges of pages, or why nothing is."""
+    what = f"changed ranges of {name}"
+    try:
+        with contextlib.closing(here.connect(name)) as session, mapped(here, f"check the database {name}"):
+            if why := unchanged.refusal(catalog.server_major(session), _encoding(session)):
+                return CheckItem(what, "warning", f"all rows are read, not only changed ranges: {why}", "read: all")
+            session.execute(f"SET lock_timeout = {_SHORT_LOCK_MS}".encode())
+            session.execute(b"BEGIN READ ONLY")
+            standby = unchanged.history(session) is None
+            found = unchanged.tables(session)
+            (bytes_a_page,) = catalog.one(session, "SELECT current_setting('block_size')::bigint")
+    except DrdError as error:
+        return CheckItem(what, "warning", f"not looked at: {error.message}", error.hint)
+    if standby:
+        return CheckItem(what, "warning", "on a standby every backup reads all rows", "back up from the primary")
+    size = sum(table.pages for table in found) * int(bytes_a_page) >> 20
+    return CheckItem(what, "ok", f"{len(found)} tables, {size:,} MiB, are read only where they changed")
+
+
+def _encoding(session: Session) -> str:
+    (encoding,) = catalog.one(
+        session,
+        """SELECT pg_catalog.pg_encoding_to_char(encoding) FROM pg_catalog.pg_database
+            WHERE datname = pg_catalog.current_database()""",
+    )
+    return str(encoding)
 
 
 def _readable(session: Session, name: str) -> CheckItem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 
 from drd.model import Json
 
@@ -28,16 +29,82 @@ class CopyDigest:
         self.rows += data.count(b"\n", 0, end)
         self.size_bytes += end
 
+    def digest(self) -> bytes:
+        """Return the SHA-256 of what was added so far."""
+        return self._hash.digest()
+
     def facts(self) -> dict[str, Json]:
         """Return what a fingerprint keeps of a table."""
         return {"rows": self.rows, "sha256": self._hash.hexdigest()}
 
 
-class ArchivedTableDigest:
-    """A :class:`CopyDigest` over a data file of an archive, without the mark that ends it."""
+class RangedDigest:
+    """What :class:`CopyDigest` is, of a table that was read in ranges: a SHA-256 over those of the ranges.
 
-    def __init__(self) -> None:
-        self.copy = CopyDigest()
+    ``range_rows`` are the rows of each range, in order. What comes after the last row expected is a range of its own.
+    """
+
+    def __init__(self, range_rows: Sequence[int]) -> None:
+        self._left = list(reversed(range_rows))
+        self._ranges = hashlib.sha256()
+        self._range_rows = list(range_rows)
+        self._one = CopyDigest()
+        self.rows = 0
+
+    def update(self, data: bytes | bytearray, size: int | None = None) -> None:
+        """Add ``data``, or its first ``size`` bytes."""
+        end = len(data) if size is None else size
+        at = 0
+        while at < end:
+            wanted = self._left[-1] - self._one.rows if self._left else end
+            stop = _after_rows(data, at, end, wanted)
+            self._one.update(data[at:stop])
+            at = stop
+            if self._left and self._one.rows == self._left[-1]:
+                self._left.pop()
+                self._end_range()
+
+    def facts(self) -> dict[str, Json]:
+        """Return what a fingerprint keeps of the table."""
+        if self._one.size_bytes:
+            self._end_range()
+        rows: list[Json] = list(self._range_rows)
+        return {"rows": self.rows, "sha256": self._ranges.hexdigest(), "range_rows": rows}
+
+    def _end_range(self) -> None:
+        self._ranges.update(self._one.digest())
+        self.rows += self._one.rows
+        self._one = CopyDigest()
+
+
+def _after_rows(data: bytes | bytearray, start: int, end: int, rows: int) -> int:
+    """Return where the first ``rows`` rows of ``data[start:end]`` end; ``end`` if it has fewer."""
+    if data.count(b"\n", start, end) < rows:
+        return end
+    low, high = start, end  # the place is above low, and at most high
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = data.count(b"\n", low, middle)
+        if found >= rows:
+            high = middle
+        else:
+            low, rows = middle, rows - found
+    return high
+
+
+def table_digest(item: Mapping[str, Json]) -> CopyDigest | RangedDigest:
+    """Return the digest that gives the facts a fingerprint keeps of such a table."""
+    ranges = item.get("range_rows")
+    if not isinstance(ranges, list):
+        return CopyDigest()
+    return RangedDigest([rows for rows in ranges if isinstance(rows, int) and rows > 0])
+
+
+class ArchivedTableDigest:
+    """Such a digest over a data file of an archive, without the mark that ends it."""
+
+    def __init__(self, copy: CopyDigest | RangedDigest | None = None) -> None:
+        self.copy = copy or CopyDigest()
         self._held = b""  # may turn out to be the end mark
 
     def update(self, data: bytes | bytearray, size: int) -> None:

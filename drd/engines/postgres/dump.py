@@ -3,31 +3,32 @@
 Artifacts: ``globals.sql``, ``databases.json`` (what ``db-0``, ``db-1``… are called, and their properties), and for
 each database ``db-N/toc.dat``, a ``db-N/<id>.dat`` for each large table, ``db-N/small.tar`` with all small files. Their
 names say nothing about the databases. Unpack the tar beside the rest and the folder is what ``pg_restore`` reads.
+With ``read_changed`` the larger tables are read by :mod:`.reading` and pg_dump is told to leave out their rows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import psycopg
-
-from drd.engines.children import Child, running
+from drd.engines.children import running
 from drd.engines.marks import left_out
 from drd.engines.postgres import catalog
+from drd.engines.postgres.complaints import explain, warnings_of
 from drd.engines.postgres.connection import Endpoint, Session, mapped
-from drd.engines.postgres.held import Changed, HeldTables, locked_tables, room_for_locks
+from drd.engines.postgres.held import Changed, HeldTables, room_for_locks
 from drd.engines.postgres.inventory import inventory
+from drd.engines.postgres.reading import RangeReader
 from drd.engines.postgres.settings import ALL_DATABASES, PostgresSettings
 from drd.engines.postgres.spool import SpoolShipper, can_punch
 from drd.engines.postgres.toc import parse_toc
 from drd.engines.postgres.tools import Tool, complaint, find_tool, guarded
-from drd.errors import DrdError, SourceError, SourceUnreachable, ToolError
+from drd.engines.postgres.unchanged import refusal
+from drd.errors import SourceError, ToolError
 from drd.model import DumpResult, Fingerprint, Json, Notice, Progress
 from drd.protocols import ArtifactSink, WorkContext
 
@@ -37,7 +38,6 @@ GLOBALS_ARTIFACT = "globals.sql"
 COMPARED = ("rows", "sha256", "objects", "bytes", "last_value", "is_called", "populated")
 
 _SNAPSHOT_TRIES = 5
-_LOCKED = re.compile(r"lock timeout|could not obtain lock|statement timeout", re.IGNORECASE)
 
 
 @dataclass
@@ -248,7 +248,15 @@ def _dump_database(
             f"{source.name}.{lost} was emptied or written anew after the snapshot, which may have lost its rows",
             hint="run again, or back up fewer databases in one source",
         )
-    shipper = SpoolShipper(folder, sink, prefix, ctx, report=progress, can_punch=punching)
+    reader = RangeReader(here, source.name, source.snapshot, sink, prefix, ctx, lock_timeout_s=settings.lock_timeout_s)
+    shipper = SpoolShipper(
+        folder,
+        sink,
+        prefix,
+        ctx,
+        report=lambda done, files: progress(done + reader.read_bytes, files),
+        can_punch=punching,
+    )
     folder.mkdir(mode=0o700)
     argv = [
         str(tool.path),
@@ -264,80 +272,46 @@ def _dump_database(
     ]
     if settings.lock_timeout_s > 0:
         argv.append(f"--lock-wait-timeout={max(1, round(settings.lock_timeout_s * 1000))}")
-    try:
-        with guarded(argv, cancel=ctx.cancel, env=here.environment()) as child:
-            shipper.run(child, lambda: _explain(child, here, source, ctx))
-            tally.notices += _warnings(child.stderr_tail(), source.name)
-    except BaseException:
-        shipper.abort()
-        raise
+    with contextlib.closing(reader):
+        if settings.read_changed and not _must_read_all(source, tally):
+            reader.begin()
+        argv += [f"--exclude-table-data={pattern}" for pattern in reader.patterns]
+        try:
+            with guarded(argv, cancel=ctx.cancel, env=here.environment()) as child:
+                shipper.run(child, lambda: explain(child, here, source.session, ctx), reader.check)
+                tally.notices += warnings_of(child.stderr_tail(), source.name)
+            reader.wait(lambda: progress(shipper.done_bytes + reader.read_bytes, len(shipper.shipped)))
+        except BaseException:
+            shipper.abort()
+            raise
+        ranges = reader.database_facts()
     progress.settle()
     tally.spool_peak_bytes = max(tally.spool_peak_bytes, shipper.peak_bytes)
-    toc = parse_toc(bytes(shipper.toc))
-    missing = sorted(toc.data_files().keys() - shipper.shipped)
+    whole = reader.whole_toc(shipper.toc)
+    _write(sink, f"{prefix}toc.dat", whole)
+    toc = parse_toc(whole)
+    missing = sorted(toc.data_files().keys() - shipper.shipped - reader.facts.keys())
     if missing:
         raise ToolError(f"pg_dump ended well but {len(missing)} data files are missing, such as {missing[0]}")
-    tally.items |= inventory(toc, source.name, shipper.tables, shipper.large_objects.facts())
+    tally.items |= inventory(toc, source.name, shipper.tables | reader.facts, shipper.large_objects.facts())
     tally.facts.append(
         {
             "artifact": prefix.rstrip("/"),
-            "tables": len(shipper.tables),
+            "tables": len(shipper.tables) + len(reader.facts),
             "large_objects": shipper.large_objects.count,
             "archive_version": f"1.{toc.version}",
+            **ranges,
         }
     )
 
 
-def _warnings(text: str, database: str) -> list[Notice]:
-    """Return what pg_dump left out or doubts, such as subscriptions that only a superuser may read."""
-    found = [line.split("warning: ", 1)[1].strip() for line in text.splitlines() if "warning: " in line]
-    said = [line for line in dict.fromkeys(found) if "circular foreign-key" not in line]  # keys are made after the rows
-    if not said:
-        return []
-    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
-    return [Notice("pg-dump-warnings", f"{database}: pg_dump says: {'; '.join(said[:3])}{more}")]
-
-
-def _explain(child: Child, here: Endpoint, source: _Source, ctx: WorkContext) -> DrdError:
-    """Say why pg_dump failed, naming the table where a lock was in the way."""
-    ctx.cancel.raise_if_cancelled()
-    text = child.stderr_tail()
-    why = complaint(text)
-    if _LOCKED.search(text):
-        tables = _locked_tables(source.session) or re.findall(r'relation "([^"]+)"', text)
-        named = f" on {', '.join(tables[:3])}" if tables else ""
-        return SourceError(
-            f"pg_dump of {source.name} waited too long for a lock{named}: {why}",
-            hint="somebody alters or truncates the table; run again when that is done, or raise the lock timeout",
-        )
-    if "No space left on device" in text:
-        return ToolError(
-            f"the spool {ctx.spool_dir} is full: {why}",
-            hint="free space there or choose another spool; drd needs at most the spool limit",
-        )
-    if "permission denied" in text:
-        return SourceError(
-            f"pg_dump of {source.name} may not read everything: {why}",
-            hint="grant pg_read_all_data (14 and later) or use a superuser",
-        )
-    if "row-level security" in text:
-        return SourceError(
-            f"pg_dump of {source.name}: {why}", hint="the user needs BYPASSRLS, or to own the table, or to be superuser"
-        )
-    lost = ("server closed the connection", "terminating connection", "Connection refused", "connection to server")
-    if any(word in text for word in lost):
-        return SourceUnreachable(
-            f"pg_dump of {source.name} lost the server {here.label}: {why}", hint="see the server's log, then run again"
-        )
-    return ToolError(f"pg_dump of {source.name} failed: {why}", hint="see the server's log")
-
-
-def _locked_tables(session: Session) -> list[str]:
-    """Name the tables in the way; none when the server is gone as well: the lock is the failure to report."""
-    try:
-        return locked_tables(session)
-    except psycopg.Error:
-        return []
+def _must_read_all(source: _Source, tally: _Tally) -> bool:
+    """Whether pg_dump has to read all tables although the configuration asks for changed ranges only; then says why."""
+    why = refusal(catalog.server_major(source.session), str(source.properties["encoding"]))
+    if why:
+        text = f"{source.name}: all rows are read, not only changed ranges: {why}"
+        tally.notices.append(Notice("all-rows-read", text, standing=True))
+    return bool(why)
 
 
 def _databases_json(sources: list[_Source]) -> bytes:

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, cast
 
 from drd.engines.postgres.archive import Archive
-from drd.engines.postgres.digest import ArchivedTableDigest, LargeObjectsDigest
+from drd.engines.postgres.digest import ArchivedTableDigest, LargeObjectsDigest, table_digest
 from drd.engines.postgres.inventory import inventory
 from drd.engines.postgres.pack import TAR_NAME
 from drd.engines.postgres.restore import read_databases
 from drd.engines.postgres.runbook import runbook
+from drd.engines.postgres.sqltext import dotted
 from drd.errors import IntegrityError
 from drd.model import (
     FINGERPRINT_ARTIFACT,
@@ -42,6 +43,7 @@ class PostgresFormat:
         del backup
         problems: list[Problem] = []
         found: dict[str, dict[str, Json]] = {}
+        stored = _stored_fingerprint(artifacts) if FINGERPRINT_ARTIFACT in artifacts.names() else None
         try:
             databases = read_databases(artifacts)
         except IntegrityError as error:
@@ -51,11 +53,11 @@ class PostgresFormat:
             try:
                 archive = Archive(artifacts, prefix)
                 problems += _unmatched(archive)
-                found |= _digests(archive, str(database["name"]), ctx)
+                found |= _digests(archive, str(database["name"]), stored.items if stored else {}, ctx)
             except IntegrityError as error:
                 problems.append(Problem(prefix.rstrip("/"), error.message, _LOST))
-        if not problems and FINGERPRINT_ARTIFACT in artifacts.names():
-            problems += _differences(_stored_fingerprint(artifacts), found)
+        if stored is not None and not problems:
+            problems += _differences(stored, found)
         return problems
 
     def runbook(self, backup: Backup) -> EngineRunbook:
@@ -80,12 +82,20 @@ def _unmatched(archive: Archive) -> list[Problem]:
     return problems
 
 
-def _digests(archive: Archive, database: str, ctx: WorkContext) -> dict[str, dict[str, Json]]:
-    """Digest every file and return the items that a fingerprint of this archive has."""
+def _digests(
+    archive: Archive, database: str, expected: dict[str, dict[str, Json]], ctx: WorkContext
+) -> dict[str, dict[str, Json]]:
+    """Digest every file and return this archive's fingerprint items; ``expected`` says in which ranges."""
+    items = {
+        name: expected.get(dotted(database, entry.schema, entry.tag), {})
+        for name, entry in archive.toc.data_files().items()
+    }
     tables: dict[str, dict[str, Json]] = {}
     objects = LargeObjectsDigest()
     with ThreadPoolExecutor(max(1, ctx.jobs), thread_name_prefix="pg-verify") as pool:
-        alone = {name: pool.submit(_digest_alone, archive, name, ctx) for name in sorted(archive.own)}
+        alone = {
+            name: pool.submit(_digest_alone, archive, name, items.get(name, {}), ctx) for name in sorted(archive.own)
+        }
         packed = pool.submit(_digest_pack, archive, tables, objects, ctx)
     packed.result()
     for name, future in alone.items():
@@ -96,8 +106,8 @@ def _digests(archive: Archive, database: str, ctx: WorkContext) -> dict[str, dic
 class _FileDigest:
     """Both digests a file may need; which one counts is told by its name."""
 
-    def __init__(self) -> None:
-        self.table = ArchivedTableDigest()
+    def __init__(self, expected: dict[str, Json] | None = None) -> None:
+        self.table = ArchivedTableDigest(table_digest(expected or {}))
         self.content = hashlib.sha256()
         self.size_bytes = 0
 
@@ -107,8 +117,8 @@ class _FileDigest:
         self.size_bytes += len(data)
 
 
-def _digest_alone(archive: Archive, name: str, ctx: WorkContext) -> _FileDigest:
-    digest = _FileDigest()
+def _digest_alone(archive: Archive, name: str, expected: dict[str, Json], ctx: WorkContext) -> _FileDigest:
+    digest = _FileDigest(expected)
     with archive.open(name) as stream:
         for chunk in stream.chunks():
             ctx.cancel.raise_if_cancelled()

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from drd.engines.postgres import catalog
 from drd.engines.postgres.connection import Endpoint, Session, mapped
-from drd.engines.postgres.digest import CopyDigest, LargeObjectsDigest
+from drd.engines.postgres.digest import LargeObjectsDigest, table_digest
 from drd.engines.postgres.inventory import LARGE_OBJECTS
 from drd.engines.postgres.settings import PostgresSettings
 from drd.engines.postgres.sqltext import always_quoted, dotted
@@ -170,7 +170,7 @@ def _table(session: Session, item: dict[str, Json], ctx: WorkContext) -> dict[st
     listed = f"({columns})" if columns else ""
     statement = f"COPY {always_quoted(str(item['schema']), str(item['name']))} {listed} TO STDOUT"
     session.execute(sql.SQL("SET LOCAL client_encoding TO {}").format(sql.Literal(encoding)))
-    digest = CopyDigest()
+    digest = table_digest(item)
     for piece in copy_out(session, statement.encode(python_codec(encoding), "surrogateescape"), ctx):
         digest.update(piece)
     session.execute("SET LOCAL client_encoding TO 'UTF8'")

@@ -21,6 +21,7 @@ class PostgresSettings:
     no template. ``tools_dir`` holds pg_dump and its kin and is looked at first. ``lock_timeout_s`` bounds the wait
     for a table that somebody alters; 0 waits for ever. ``staging`` diverts a restore and
     its fingerprint to databases beside those they are meant for. ``selection`` is the part of a backup to restore.
+    ``read_changed`` lets an incremental backup leave ranges of pages unread in which no row came or went.
     """
 
     url: str
@@ -31,3 +32,4 @@ class PostgresSettings:
     connect_timeout_s: float = 10.0
     staging: Staging | None = None
     selection: Selection = EVERYTHING
+    read_changed: bool = False

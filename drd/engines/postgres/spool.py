@@ -80,7 +80,8 @@ class SpoolShipper:
     """Ships the files of one running pg_dump to a sink, and digests them as they pass.
 
     After :meth:`run`: ``tables`` maps a data file to its facts, ``large_objects`` digests the large objects,
-    ``toc`` holds the table of contents, ``shipped`` the names of all files but those of large objects.
+    ``shipped`` holds the names of all files but those of large objects, ``toc`` the table of contents, which is not
+    shipped. ``done_bytes`` counts while it runs.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class SpoolShipper:
     ) -> None:
         self.tables: dict[str, dict[str, Json]] = {}
         self.large_objects = LargeObjectsDigest()
-        self.toc = bytearray()
+        self.toc = b""
         self.shipped: set[str] = set()
         self.peak_bytes = 0
         self._folder = folder
@@ -113,20 +114,21 @@ class SpoolShipper:
         self._stopping = threading.Event()
         self._work: set[Future[None]] = set()
         self._pack = PackWriter(sink, prefix)
-        self._done_bytes = 0
+        self.done_bytes = 0
         self._last_usage_bytes = 0
         self._paused: list[int] = []
         self._still: tuple[float, int] | None = None  # since when pg_dump waits for nothing, and the usage then
 
-    def run(self, child: Child, explain: Callable[[], DrdError]) -> None:
+    def run(self, child: Child, explain: Callable[[], DrdError], check: Callable[[], None] = lambda: None) -> None:
         """Ship until pg_dump has ended and everything is shipped.
 
-        Raises what ``explain`` returns when pg_dump failed, and what the sink raised. On any error no thread is left.
+        Raises what ``explain`` returns when pg_dump failed, what the sink raised, and what ``check``, called again and
+        again, raises. On any error no thread is left.
         """
         streams = ThreadPoolExecutor(2 * self._ctx.jobs + 1, thread_name_prefix="pg-spool")
         packer = ThreadPoolExecutor(1, thread_name_prefix="pg-pack")
         try:
-            self._follow(child, streams, packer, explain)
+            self._follow(child, streams, packer, explain, check)
             self._pack.close()
         except BaseException:
             self._stopping.set()
@@ -142,9 +144,15 @@ class SpoolShipper:
         self._pack.abort()
 
     def _follow(
-        self, child: Child, streams: ThreadPoolExecutor, packer: ThreadPoolExecutor, explain: Callable[[], DrdError]
+        self,
+        child: Child,
+        streams: ThreadPoolExecutor,
+        packer: ThreadPoolExecutor,
+        explain: Callable[[], DrdError],
+        check: Callable[[], None],
     ) -> None:
         while True:
+            check()
             code = child.process.poll()
             self._ctx.cancel.raise_if_cancelled()
             if code not in (None, 0):
@@ -158,7 +166,7 @@ class SpoolShipper:
                 raise
             self._claim(streams, packer)
             self._balance(child, usage, running=code is None)
-            self._report(self._done_bytes, len(self.shipped))
+            self._report(self.done_bytes, len(self.shipped))
             if code == 0 and not self._files and not self._work:
                 return
             if self._stands_still(usage):
@@ -212,8 +220,11 @@ class SpoolShipper:
                 with self._lock:
                     del self._files[file.name]
                 continue
-            own = size >= self._small_bytes or file.name == _TOC_NAME
-            if own and (file.complete or file.name != _TOC_NAME):
+            if file.name == _TOC_NAME:
+                if file.complete:
+                    file.claimed = True
+                    self._work.add(streams.submit(self._take_toc, file))
+            elif size >= self._small_bytes:
                 file.claimed = True
                 self._work.add(streams.submit(self._ship_alone, file))
             elif file.complete:
@@ -260,8 +271,12 @@ class SpoolShipper:
         self._pack.add(file.name, content)
         self._finish(file, len(content))
 
+    def _take_toc(self, file: _File) -> None:
+        self.toc = (self._folder / file.name).read_bytes()
+        self._finish(file, len(self.toc))
+
     def _ship_alone(self, file: _File) -> None:
-        holds_rows = file.name.endswith(".dat") and file.name != _TOC_NAME and not file.name.startswith("blob_")
+        holds_rows = file.name.endswith(".dat") and not file.name.startswith("blob_")
         writer = self._sink.open(self._prefix + file.name, cut="rows" if holds_rows else "size")
         try:
             with open(self._folder / file.name, "rb+", buffering=0) as stream:  # noqa: PTH123 - no buffer wanted
@@ -292,21 +307,19 @@ class SpoolShipper:
             file.drained = False
             if is_blob:
                 plain.update(view[:size])
-            elif file.name == _TOC_NAME:
-                self.toc += view[:size]
             else:
                 table.update(buffer, size)
             write(view[:size])
             at += size
             with self._lock:
-                self._done_bytes += size
+                self.done_bytes += size
             if at - file.freed_bytes >= self._punch_bytes:
                 end = at - at % _PAGE_BYTES
                 if self._can_punch and punch_hole(descriptor, file.freed_bytes, end - file.freed_bytes):
                     file.freed_bytes = end
         if is_blob:
             self._take_blob(file.name, at, plain.digest())
-        elif file.name.endswith(".dat") and file.name != _TOC_NAME:
+        elif file.name.endswith(".dat"):
             self._take_table(file.name, table)
 
     def _digest_whole(self, name: str, content: bytearray) -> None:
@@ -331,7 +344,7 @@ class SpoolShipper:
     def _finish(self, file: _File, size: int) -> None:
         (self._folder / file.name).unlink()
         with self._lock:
-            self._done_bytes += size
+            self.done_bytes += size
             if not file.name.startswith("blob_"):
                 self.shipped.add(file.name)
             del self._files[file.name]

@@ -1,0 +1,314 @@
+"""Incremental backups that leave page ranges unread: whatever happens between two of them, each says what was there."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from devstack.postgres import Postgres
+from drd.engines.postgres import ranges, unchanged
+from drd.ops.verify import verify
+from tests.conftest import StartPostgres
+from tests.support.changed_shop import ROWS, ChangedShop, ranges_of
+
+pytestmark = pytest.mark.integration
+
+MAJORS = (15, 18)
+SEEDS = tuple(int(seed) for seed in os.environ.get("DRD_CHANGED_SEEDS", "1").split())
+STEPS = int(os.environ.get("DRD_CHANGED_STEPS", "12"))
+
+
+@pytest.fixture(autouse=True)
+def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a table of some 600 pages one of many ranges, as a table of gigabytes is."""
+    monkeypatch.setattr(ranges, "LEAST_PAGES", 32)
+    monkeypatch.setattr(unchanged, "LEAST_PAGES", 32)
+
+
+@pytest.fixture(params=MAJORS)
+def server(request: pytest.FixtureRequest, postgres: Postgres, start_postgres: StartPostgres) -> Postgres:
+    return postgres if request.param == postgres.major else start_postgres(major=request.param)
+
+
+@pytest.fixture
+def shop(server: Postgres, tmp_path: Path) -> Iterator[ChangedShop]:
+    database = server.fresh_database()
+    yield ChangedShop.open(server, database, tmp_path)
+    server.drop_database(database)
+
+
+def demand_read(shop: ChangedShop, *, all_of_it: bool) -> None:
+    """Demand that the next backup reads everything, or hardly anything, and is right."""
+    backup = shop.backup()
+    total, read = ranges_of(backup)
+    assert total > 10
+    assert read == total if all_of_it else read < total // 2, (total, read)
+    assert shop.differences(backup) == []
+
+
+def test_what_did_not_change_is_not_read(shop: ChangedShop, tmp_path: Path) -> None:
+    """A row added, changed and deleted: few ranges are read and stored; the chain verifies, restores and is right."""
+    full = shop.backup()
+    total, read = ranges_of(full)
+    assert total == read > 15
+    shop.run(
+        f"INSERT INTO book (id) VALUES ({ROWS + 1})",
+        "UPDATE book SET side = 'sell' WHERE id = 70",
+        "DELETE FROM book WHERE id = 2000",
+    )
+    changed = shop.backup()
+    total, read = ranges_of(changed)
+    assert 2 <= read <= 5 < total
+    assert changed.parent == full.id
+    assert changed.stored_bytes < full.stored_bytes / 3
+    assert changed.rows == ROWS
+    assert shop.differences(changed) == []
+    assert [one.fact for one in shop.differences(full)] == ["sha256"]  # the comparison can fail
+    same = shop.backup()
+    assert ranges_of(same)[1] <= 2  # ranges of a few pages make parts too small to be shared
+    assert verify(shop.ports, [], deep=True).outcome == "ok"
+    into = f"{shop.database}_back"
+    try:
+        shop.restored(same, into)
+    finally:
+        shop.server.drop_database(into)
+    del tmp_path
+
+
+def _vacuum(shop: ChangedShop) -> None:
+    shop.run("VACUUM book")
+
+
+CHANGES: dict[str, Callable[[ChangedShop, random.Random], None]] = {
+    "insert": lambda shop, _: shop.run(
+        "INSERT INTO book (id) SELECT max(id) + n FROM book, generate_series(1, 40) n GROUP BY n"
+    ),
+    "update": lambda shop, r: shop.run(
+        f"UPDATE book SET side = 'buy' WHERE id BETWEEN {(a := r.randrange(ROWS))} AND {a + 30}"
+    ),
+    "widen": lambda shop, r: shop.run(f"UPDATE book SET pad = pad || 'y' WHERE id % 997 = {r.randrange(997)}"),
+    "delete": lambda shop, r: shop.run(f"DELETE FROM book WHERE id % 499 = {r.randrange(499)}"),
+    "swap rows": lambda shop, r: shop.run(  # as many rows as before, others
+        f"WITH gone AS (DELETE FROM book WHERE id % 499 = {r.randrange(499)} RETURNING id)"
+        " INSERT INTO book (id) SELECT id + 1000000 FROM gone",
+    ),
+    "rolled back": lambda shop, _: _rolled_back(shop),
+    "savepoint": lambda shop, r: shop.run(
+        "DO $$ BEGIN BEGIN UPDATE book SET side = 'sell' WHERE id < 50; RAISE 'no'; EXCEPTION WHEN OTHERS THEN"
+        f" UPDATE book SET side = 'buy' WHERE id = {r.randrange(ROWS)}; END; END $$"
+    ),
+    "row locks": lambda shop, _: shop.run("BEGIN; SELECT FROM book WHERE id < 300 FOR UPDATE; COMMIT"),
+    "vacuum": lambda shop, _: _vacuum(shop),
+    "freeze": lambda shop, _: shop.run("VACUUM (FREEZE) book"),
+    "vacuum full": lambda shop, _: shop.run("VACUUM FULL book"),
+    "cluster": lambda shop, _: shop.run("CLUSTER book USING book_pkey"),
+    "truncate and load": lambda shop, _: shop.run(
+        "BEGIN; CREATE TEMP TABLE kept AS SELECT * FROM book; TRUNCATE book;"
+        " INSERT INTO book SELECT * FROM kept ORDER BY id; DROP TABLE kept; COMMIT"
+    ),
+    "column with a default": lambda shop, r: shop.run(
+        f"ALTER TABLE book ADD COLUMN c{r.randrange(10**9)} int NOT NULL DEFAULT 7"
+    ),
+    "label": lambda shop, r: shop.run(f"ALTER TYPE side ADD VALUE 'l{r.randrange(10**9)}'"),
+    "delete and move": lambda shop, r: shop.run(
+        f"DELETE FROM book WHERE id BETWEEN {(a := r.randrange(ROWS))} AND {a + 300}", "VACUUM FULL book"
+    ),
+    "same name": lambda shop, _: shop.run(
+        "BEGIN; CREATE TABLE other (LIKE book INCLUDING ALL); INSERT INTO other SELECT * FROM book ORDER BY id DESC;"
+        " DROP TABLE book; ALTER TABLE other RENAME TO book;"
+        " ALTER INDEX other_pkey RENAME TO book_pkey; COMMIT",
+        "ANALYZE book",
+    ),
+}
+
+
+def _rolled_back(shop: ChangedShop) -> None:
+    with shop.server.connect(shop.database) as session:
+        session.execute("BEGIN")
+        session.execute("DELETE FROM book WHERE id % 7 = 0")
+        session.execute("INSERT INTO book (id) SELECT 5000000 + n FROM generate_series(1, 200) n")
+        session.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_happens_in_between(shop: ChangedShop, seed: int) -> None:
+    """A chain over changes of any kind, in any order, with transactions that stay open: each backup is of that moment.
+
+    More seeds and steps: DRD_CHANGED_SEEDS="2 3 4", DRD_CHANGED_STEPS.
+    """
+    dice = random.Random(seed)
+    shop.backup()
+    with ExitStack() as still_open:
+        for step in range(STEPS):
+            told = [dice.choice(list(CHANGES)) for _ in range(dice.choice((0, 1, 1, 2, 3)))]
+            if dice.random() < 0.3:  # commits some backups later; until then it is in the way of none of the changes
+                still_open.enter_context(_undecided(shop, -step))
+            if dice.random() < 0.4:
+                still_open.close()
+            for name in told:
+                _tried(shop, name, dice)
+            backup = shop.backup()
+            assert shop.differences(backup) == [], (seed, step, told)
+
+
+def _tried(shop: ChangedShop, name: str, dice: random.Random) -> None:
+    """Make a change, without waiting for a transaction that holds the table."""
+    try:
+        with shop.server.connect(shop.database) as session:
+            session.execute(f"ALTER DATABASE \"{shop.database}\" SET lock_timeout = '50ms'".encode())
+        CHANGES[name](shop, dice)
+    except psycopg.errors.LockNotAvailable:
+        return
+
+
+@contextmanager
+def _undecided(shop: ChangedShop, number: int) -> Iterator[None]:
+    """Hold a transaction open that wrote before the next backup, and commit it at the end."""
+    with shop.server.connect(shop.database) as session:
+        session.execute("BEGIN")
+        session.execute("INSERT INTO book (id) VALUES (%s)", (number,))
+        session.execute("SAVEPOINT inner_one")
+        session.execute("UPDATE book SET pad = 'z' WHERE id = %s", (500 - number,))
+        yield
+        session.execute("COMMIT")
+
+
+def test_a_transaction_that_ends_between_two_backups(shop: ChangedShop) -> None:
+    """What was written before a backup and committed after it is in the next one, though no page changed since."""
+    with shop.server.connect(shop.database) as session:
+        session.execute("BEGIN")
+        session.execute("UPDATE book SET pad = 'z' WHERE id BETWEEN 1000 AND 1900 AND id % 7 = 0")  # on their pages
+        session.execute("DELETE FROM book WHERE id BETWEEN 3000 AND 3100")
+        shop.run("INSERT INTO book (id) VALUES (-1)", "DELETE FROM book WHERE id = -1")  # younger, and ended before
+        shop.backup()
+        session.execute("COMMIT")
+    backup = shop.backup()
+    assert backup.rows == ROWS - 101
+    assert shop.differences(backup) == []
+
+
+MOVED = (
+    # as many rows to a page and a range as before, none of them young, and all of them elsewhere
+    ("DELETE FROM book WHERE id <= 300", "VACUUM FULL book"),
+    ("DELETE FROM book WHERE id <= 600", "CLUSTER book USING book_pkey"),
+    ("ALTER TYPE side RENAME VALUE 'sell' TO 'sold'",),
+    ("ALTER TABLE book ADD COLUMN fee numeric NOT NULL DEFAULT 0.5",),
+    ("ALTER TABLE book DROP COLUMN fee",),
+    ("ALTER TABLE book RENAME COLUMN pad TO stuffing",),
+    ("CREATE TABLE other AS TABLE book", "DROP TABLE book", "ALTER TABLE other RENAME TO book", "ANALYZE book"),
+)
+
+
+def test_rows_whose_place_or_text_changed_are_read(shop: ChangedShop) -> None:
+    """What changes where rows lie or how they read, though no row is new, makes the whole table be read."""
+    shop.backup()
+    for statements in MOVED:
+        shop.run(*statements)
+        demand_read(shop, all_of_it=True)
+    demand_read(shop, all_of_it=False)
+
+
+def test_a_prepared_transaction(start_postgres: StartPostgres, tmp_path: Path) -> None:
+    """A transaction that is prepared during a backup and committed after it is in the next one."""
+    server = start_postgres(settings={"max_prepared_transactions": "2"})
+    shop = ChangedShop.open(server, server.fresh_database(), tmp_path)
+    shop.run("BEGIN; DELETE FROM book WHERE id BETWEEN 100 AND 300; PREPARE TRANSACTION 'later'")
+    shop.backup()
+    shop.run("COMMIT PREPARED 'later'")
+    backup = shop.backup()
+    assert backup.rows == ROWS - 201
+    assert shop.differences(backup) == []
+
+
+def test_after_a_restart_everything_is_read(start_postgres: StartPostgres, tmp_path: Path) -> None:
+    """A server that was restarted may have been anything in between (a restored or rolled back one): all is read."""
+    server = start_postgres()
+    shop = ChangedShop.open(server, server.fresh_database(), tmp_path)
+    shop.backup()
+    demand_read(shop, all_of_it=False)
+    server.stop()
+    server.start()
+    demand_read(shop, all_of_it=True)
+    demand_read(shop, all_of_it=False)
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_after_a_crash_within_the_server(major: int, start_postgres: StartPostgres, tmp_path: Path) -> None:
+    """Commits that a crash lost are not in the chain, though their numbers are given out again and nobody restarted."""
+    settings = {"autovacuum": "off", "wal_buffers": "16MB", "wal_writer_delay": "10s", "wal_writer_flush_after": "2GB"}
+    server = start_postgres(major=major, settings=settings)
+    shop = ChangedShop.open(server, server.fresh_database(), tmp_path)
+    started = started_at(shop)
+    shop.run("CHECKPOINT")
+    with stopped_wal_writer(shop):
+        shop.run("SET synchronous_commit = off; SELECT pg_current_xact_id()")  # the number that VACUUM will take
+        lost_number = insert_unflushed(shop, 7_000_000)
+        lost = shop.backup()
+        assert lost.rows == ROWS + 600
+        crash_a_backend(shop)
+    wait_until_recovered(shop)
+    assert started_at(shop) == started
+    shop.run("VACUUM book")  # the same pages are given out again, too
+    assert insert_unflushed(shop, 8_000_000) == lost_number
+    backup = shop.backup()
+    assert backup.rows == ROWS + 600
+    assert shop.differences(backup) == []
+    assert [one.fact for one in shop.differences(lost)] == ["sha256"]  # the crash did lose what that one saw
+
+
+@contextmanager
+def stopped_wal_writer(shop: ChangedShop) -> Iterator[None]:
+    """Keep the server's WAL writer from bringing anything to the disk; go on while it is about to be killed."""
+    with shop.server.connect(shop.database) as session:
+        row = session.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'").fetchone()
+    assert row is not None
+    os.kill(row[0], signal.SIGSTOP)
+    try:
+        yield
+        time.sleep(0.5)  # until the server has told it to quit
+    finally:
+        os.kill(row[0], signal.SIGCONT)
+
+
+def insert_unflushed(shop: ChangedShop, start: int) -> int:
+    """Insert 600 rows in a transaction that does not wait for the disk; return its number."""
+    with shop.server.connect(shop.database) as session, session.transaction():
+        session.execute("SET LOCAL synchronous_commit = off")
+        session.execute("INSERT INTO book (id) SELECT %s + n FROM generate_series(1, 600) n", (start,))
+        row = session.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def started_at(shop: ChangedShop) -> object:
+    """Return when the server was started, as it says."""
+    with shop.server.connect(shop.database) as session:
+        return session.execute("SELECT pg_postmaster_start_time()").fetchone()
+
+
+def crash_a_backend(shop: ChangedShop) -> None:
+    """Kill a backend of our own server, so that the server throws its memory away and recovers."""
+    with shop.server.connect(shop.database) as session:
+        os.kill(session.info.backend_pid, signal.SIGKILL)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT pg_sleep(10)")
+
+
+def wait_until_recovered(shop: ChangedShop) -> None:
+    """Wait until the server takes connections again."""
+    for _ in range(200):
+        try:
+            shop.run("SELECT 1")
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the server did not come back")
