@@ -119,7 +119,8 @@ class RangeReader:
             self._work += [self._pool.submit(self._run, None) for _ in range(min(self._ctx.jobs, len(chosen)) - 1)]
 
     def check(self) -> None:
-        """Raise what reading failed with, if it has."""
+        """Raise what reading failed with, if it has; a cancelled backup is what comes first."""
+        self._ctx.cancel.raise_if_cancelled()
         if self._failure is not None:
             raise self._failure
 
@@ -128,7 +129,6 @@ class RangeReader:
         left = set(self._work)
         while left:
             left = wait(left, _REPORT_S).not_done
-            self._ctx.cancel.raise_if_cancelled()
             self.check()
             report()
 
