@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from devstack import ledger, obtain
 from devstack.alertmanager import Alertmanager, Mailbox
@@ -39,6 +40,11 @@ StartPostgres: TypeAlias = Callable[..., Postgres]
 StartRedis: TypeAlias = Callable[..., Redis]
 StartClickHouse: TypeAlias = Callable[..., ClickHouse]
 StartS3: TypeAlias = Callable[..., SeaweedS3]
+
+
+# How long one example takes says more of what else the machine does than of the code.
+settings.register_profile("drd", deadline=None)
+settings.load_profile("drd")
 
 
 def pytest_report_header() -> list[str]:
