@@ -28,9 +28,9 @@ from drd.model import (
     Signature,
 )
 from drd.repository import layout
-from drd.repository.chunking import MAX_PART_BYTES
 from drd.repository.facts import FACTS_FIELD, facts_of
-from drd.repository.fields import Fields, Malformed, is_sha256, is_usable_key, parse_strictly, text_of_time
+from drd.repository.fields import Fields, Malformed, is_usable_key, parse_strictly, text_of_time
+from drd.repository.part_rules import PartRules, is_earlier
 
 MAX_MANIFEST_BYTES = 256 << 20
 """About 800,000 parts; more is refused unread."""
@@ -235,8 +235,12 @@ def _verified(data: bytes, key: str) -> dict[str, Json]:
         raise Malformed(f"is larger than {MAX_MANIFEST_BYTES} bytes")
     document = parse_strictly(data)
     _require_version(document.get("schema_version"), key)
-    if document.pop(_DIGEST, None) != _digest_of(document):
-        raise Malformed("was altered since it was written (digest differs)")
+    said = document.pop(_DIGEST, None)
+    try:
+        if said != _digest_of(document):
+            raise Malformed("was altered since it was written (digest differs)")
+    except RecursionError as error:
+        raise Malformed("is nested too deep") from error
     return document
 
 
@@ -271,7 +275,7 @@ def _own(fields: Fields, key: str) -> dict[str, Any]:
     if layout.manifest_key(source, backup_id) != key:
         raise Malformed(f"belongs elsewhere, to {source} {backup_id}")
     parent = fields.optional_text("parent")
-    if parent is not None and not _is_earlier(parent, backup_id):
+    if parent is not None and not is_earlier(parent, backup_id):
         raise Malformed("names a parent that is not an earlier backup")
     kind = fields.choice("kind", _KINDS)
     if (kind == "incremental") != (parent is not None):
@@ -327,23 +331,17 @@ def _signature(fields: Fields) -> Signature:
     return signature
 
 
-def _is_earlier(ancestor_id: str, backup_id: str) -> bool:
-    if not layout.is_backup_id(ancestor_id) or ancestor_id == backup_id:
-        return False
-    return layout.backup_time(ancestor_id) <= layout.backup_time(backup_id)
-
-
 def _artifacts(found: list[Fields], head: BackupHead) -> tuple[Artifact, ...]:
     encrypted, version = head.encryption == "age", head.schema_version
     artifacts = tuple(
-        _artifact(fields, _PartRules(head.source, head.id, encrypted=encrypted), version) for fields in found
+        _artifact(fields, PartRules(head.source, head.id, encrypted=encrypted), version) for fields in found
     )
     if len({artifact.name for artifact in artifacts}) != len(artifacts):
         raise Malformed("has two artifacts of one name")
     return artifacts
 
 
-def _artifact(fields: Fields, rules: _PartRules, version: int) -> Artifact:
+def _artifact(fields: Fields, rules: PartRules, version: int) -> Artifact:
     name, raw = fields.text("name"), fields.flag("raw")
     if not (is_usable_key(name) if raw else layout.is_artifact_name(name)):  # a server's own names may hold a %
         raise Malformed(f"has an unusable artifact name: {name[:120]!r}")
@@ -351,49 +349,3 @@ def _artifact(fields: Fields, rules: _PartRules, version: int) -> Artifact:
     facts = facts_of(fields, version)
     fields.require_nothing_else()
     return Artifact(name, parts, raw, facts)
-
-
-class _PartRules:
-    """What a part of one backup may say: where it may lie, and how large it may be."""
-
-    def __init__(self, source: str, backup_id: str, *, encrypted: bool) -> None:
-        self._prefix = layout.source_prefix(source)
-        self._suffix = ".zst.age" if encrypted else ".zst"
-        self._backup_id = backup_id
-        self._owners: dict[str, bool] = {backup_id: True}
-
-    def part(self, fields: Fields, *, raw: bool) -> Part:
-        part = Part(
-            key=fields.text("key"),
-            plain_bytes=fields.count("plain_bytes"),
-            stored_bytes=fields.count("stored_bytes"),
-            plain_sha256=fields.text("plain_sha256"),
-            stored_sha256=fields.text("stored_sha256"),
-        )
-        fields.require_nothing_else()
-        self._require_key(part.key, raw=raw)
-        if raw:
-            good = part.plain_bytes == part.stored_bytes and not part.plain_sha256 and not part.stored_sha256
-        else:
-            good = (
-                0 < part.plain_bytes <= MAX_PART_BYTES
-                and 0 < part.stored_bytes <= 2 * MAX_PART_BYTES
-                and is_sha256(part.plain_sha256)
-                and is_sha256(part.stored_sha256)
-            )
-        if not good:
-            raise Malformed(f"has impossible sizes or digests for {part.key}")
-        return part
-
-    def _require_key(self, key: str, *, raw: bool) -> None:
-        if not is_usable_key(key):
-            raise Malformed(f"refers to an unusable key: {key[:120]!r}")
-        owner, _, rest = key.removeprefix(self._prefix).partition("/")
-        if not key.startswith(self._prefix) or not rest or rest == "manifest.json":
-            raise Malformed(f"refers to {key!r}, which is no part of this source")
-        if owner not in self._owners:
-            self._owners[owner] = _is_earlier(owner, self._backup_id)
-        if not self._owners[owner]:
-            raise Malformed(f"refers to {key!r}, which is in no earlier backup")
-        if not raw and not key.endswith(self._suffix):
-            raise Malformed(f"refers to {key!r}, which is not encrypted as the rest is")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import random
 from datetime import UTC, datetime, timedelta, timezone
@@ -241,3 +242,23 @@ def test_what_could_not_be_read_is_not_written() -> None:
     ):
         with pytest.raises(IntegrityError):
             to_json(bad)
+
+
+def test_no_depth_of_nesting_gets_past_the_refusals() -> None:
+    """Forged facts of any depth, with a good digest, are read or refused: never a failure of another kind."""
+    mark = '"deep": 0'
+    text = json.dumps(to_document(dataclasses.replace(sample(), facts={"deep": 0})), sort_keys=True)
+    compact = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    refused = 0
+    depths = [1, 10, *range(700, 1100), 200_000]  # about Python's limit, where writing it ends before reading does
+    for depth in depths:
+        nested = "[" * depth + "]" * depth
+        digest = hashlib.sha256(compact.replace('"deep":0', f'"deep":{nested}').encode()).hexdigest()
+        forged = text.replace(mark, f'"deep": {nested}').replace("{", f'{{"digest": "sha256:{digest}", ', 1)
+        try:
+            found = from_json(forged.encode(), key=KEY)
+        except IntegrityError:
+            refused += 1
+        else:
+            assert found.facts != {}
+    assert 0 < refused < len(depths)
