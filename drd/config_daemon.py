@@ -40,7 +40,7 @@ def _amount(text: str) -> str:
         elif text[-1:].isalpha() and text[-1:] not in "Bb":
             good = parse_duration(text).total_seconds() > 0
         else:
-            good = parse_size(text) > 0
+            good = not text.isdigit() and parse_size(text) > 0
     except ValueError:
         good = False
     if not good:

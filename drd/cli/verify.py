@@ -68,7 +68,7 @@ def _budget(text: str) -> Budget:
                 return Budget(share=share)
         elif text[-1:].isalpha() and text[-1:] not in "Bb":
             return Budget(seconds=parse_duration(text).total_seconds())
-        elif (size := parse_size(text)) > 0:
+        elif not text.isdigit() and (size := parse_size(text)) > 0:  # 5 is meant as 5% at least as often
             return Budget(bytes=size)
     except ValueError:
         pass
