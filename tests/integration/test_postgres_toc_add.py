@@ -22,8 +22,13 @@ STATEMENTS = (
     'CREATE TABLE "Odd ""schema"."Tab le" ("Col umn" int, "sélect" text, made int GENERATED ALWAYS AS (1) STORED)',
     "CREATE SEQUENCE counting",
     "SELECT lo_from_bytea(0, 'large')",
+    "CREATE TABLE child (of_plain bigint CONSTRAINT known REFERENCES plain)",
+    "CREATE INDEX by_note ON plain (note)",
+    "COMMENT ON TABLE plain IS 'before the data'",
+    "COMMENT ON INDEX by_note IS 'after the data'",
+    "COMMENT ON CONSTRAINT known ON child IS 'the last entry'",
 )
-COLUMNS = {"plain": "id, note", "Tab le": '"Col umn", "sélect"'}
+COLUMNS = {"plain": "id, note", "child": "of_plain", "Tab le": '"Col umn", "sélect"'}
 
 
 @pytest.mark.parametrize("major", [15, 17, 18])
@@ -51,14 +56,18 @@ def test_entries_are_what_pg_dump_writes(
         if gone
     }
     names = {e.catalog_oid: f"{quoted(e.schema)}.{quoted(e.tag)}" for e in toc.entries if e.catalog_oid in tables}
-    assert len(tables) == 2
+    assert len(tables) == 3
     again = add_table_data(less, tables, names)
     assert sorted(again[first:end] for first, end in spans_of(again).spans) == sorted(pieces)
-    sections = [entry.section for entry in parse_toc(again).entries]
-    assert sections == sorted(sections)
+    sections = [entry.section for entry in parse_toc(again).entries if entry.desc != "COMMENT"]
+    assert sections == sorted(sections)  # rows before constraints and triggers, wherever comments stand
+    assert parse_toc(whole).entries[-1].desc == "COMMENT"
     assert add_table_data(less, {}, {}) == less
     with pytest.raises(IntegrityError, match="which drd took for one of its own"):
         add_table_data(whole, tables, names)
+    others = {oid: ReadTable(oid, table.dump_id + (1 << 20), table.columns) for oid, table in tables.items()}
+    with pytest.raises(IntegrityError, match=r"wrote the rows of .*, which drd read"):
+        add_table_data(whole, others, names)
     with pytest.raises(SourceError, match=r"left out other\.gone, whose rows were read"):
         add_table_data(less, {1: ReadTable(1, 1 << 20, "a")}, {1: "other.gone"})
 

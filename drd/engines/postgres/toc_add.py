@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from drd.engines.postgres.toc import damaged, parse_toc, spans_of
 from drd.errors import SourceError
 
-_SECTION_PRE_DATA, _SECTION_DATA = 2, 3
+_SECTION_DATA = 3  # pre-data has a lower number; so have comments and privileges, which follow what they are for
 _NULL = -1
 
 
@@ -34,8 +34,9 @@ class ReadTable:
 def add_table_data(data: bytes, tables: Mapping[int, ReadTable], quoted_names: Mapping[int, str]) -> bytes:
     """Return ``toc.dat`` with an entry for the data of each table, by oid; the other entries are kept as they are.
 
+    They come before all other data, and so before triggers and foreign keys: pg_restore works in the order of entries.
     ``quoted_names`` are the tables' qualified names as SQL text. Raises SourceError when pg_dump did not dump such a
-    table, IntegrityError for a file that is not what pg_dump writes.
+    table, IntegrityError when it dumped its rows as well, or for a file that is not what pg_dump writes.
     """
     if not tables:
         return data
@@ -43,12 +44,14 @@ def add_table_data(data: bytes, tables: Mapping[int, ReadTable], quoted_names: M
     layout = spans_of(data)
     wanted = dict(tables)
     made: list[bytes] = []
-    place = layout.entries_at
+    place: int | None = None
     for entry, span in zip(toc.entries, layout.spans, strict=True):
         if entry.dump_id in {table.dump_id for table in tables.values()}:
             raise damaged(f"pg_dump numbered an entry {entry.dump_id}, which drd took for one of its own")
-        if entry.section <= _SECTION_PRE_DATA:
-            place = span[1]
+        if entry.desc == "TABLE DATA" and entry.catalog_oid in tables:
+            raise damaged(f"pg_dump wrote the rows of {quoted_names[entry.catalog_oid]}, which drd read")
+        if place is None and entry.section >= _SECTION_DATA:
+            place = span[0]
         if entry.desc == "TABLE" and (table := wanted.pop(entry.catalog_oid, None)) is not None:
             names = (entry.tag, entry.schema, entry.owner)
             name = quoted_names[table.oid]
@@ -58,6 +61,7 @@ def add_table_data(data: bytes, tables: Mapping[int, ReadTable], quoted_names: M
             f"pg_dump left out {quoted_names[next(iter(wanted))]}, whose rows were read", hint="run again"
         )
     count = _int(len(toc.entries) + len(made), layout.int_size)
+    place = len(data) if place is None else place
     return data[: layout.count_at] + count + data[layout.entries_at : place] + b"".join(made) + data[place:]
 
 
