@@ -83,6 +83,18 @@ def test_what_did_not_change_is_not_read(shop: ChangedShop, tmp_path: Path) -> N
     del tmp_path
 
 
+def test_a_url_that_names_another_encoding(postgres: Postgres, tmp_path: Path) -> None:
+    """Rows are read in the encoding of the archive, whatever the URL says of the client's."""
+    database = postgres.fresh_database()
+    url = f"{postgres.url(database)}?client_encoding=latin1"
+    shop = ChangedShop.open(postgres, database, tmp_path, url=url)
+    shop.run("UPDATE book SET pad = 'größe' WHERE id = 7", 'ALTER TABLE book RENAME TO "Büch"')
+    backup = shop.backup()
+    assert ranges_of(backup)[0] > 10
+    assert shop.differences(backup) == []
+    postgres.drop_database(database)
+
+
 def _vacuum(shop: ChangedShop) -> None:
     shop.run("VACUUM book")
 

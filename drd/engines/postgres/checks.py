@@ -84,7 +84,8 @@ def _ranges(here: Endpoint, name: str) -> CheckItem:
     """Say what of a database is read in ranges of pages, or why nothing is."""
     what = f"changed ranges of {name}"
     try:
-        with contextlib.closing(here.connect(name)) as session, mapped(here, f"check the database {name}"):
+        opened = contextlib.closing(here.connect(name, encoding="UTF8"))
+        with opened as session, mapped(here, f"check the database {name}"):
             if why := unchanged.refusal(catalog.server_major(session), _encoding(session)):
                 return CheckItem(what, "warning", f"all rows are read, not only changed ranges: {why}", "read: all")
             session.execute(f"SET lock_timeout = {_SHORT_LOCK_MS}".encode())

@@ -172,7 +172,7 @@ class RangeReader:
             raise
 
     def _join(self) -> Session:
-        session = self._here.connect(self._database)
+        session = self._here.connect(self._database, encoding="UTF8")  # as the archive is; the url may name another
         with self._lock:
             self._sessions.append(session)
         session.execute(f"SET lock_timeout = {self._lock_timeout_ms}".encode())
