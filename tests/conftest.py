@@ -13,6 +13,7 @@ A service that is missing skips its tests on a developer's machine and fails the
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from devstack.redis_groups import RedisCluster, RedisSentinel
 from devstack.s3 import SeaweedS3
 from devstack.server import Server
 from devstack.workspace import Workspace
+from tests.support import server_room
 from tests.support.services import present
 
 ServerT = TypeVar("ServerT", bound=Server)
@@ -47,9 +49,14 @@ settings.register_profile("drd", deadline=None)
 settings.load_profile("drd")
 
 
+def pytest_configure() -> None:
+    """Choose where servers have their data, for this process and all that it starts."""
+    server_room.choose(os.environ)
+
+
 def pytest_report_header() -> list[str]:
     """Say which services this run has."""
-    return [f"devstack: {line}" for line in obtain.inventory()]
+    return [f"devstack: {line}" for line in (*obtain.inventory(), server_room.described())]
 
 
 @pytest.hookimpl(optionalhook=True)
