@@ -86,6 +86,7 @@ class SeaweedS3(Server):
         self._weed = obtain.weed()
         self._certificate = certificate
         self._domain = domain
+        self._clients: dict[tuple[str, str, int, float], S3Client] = {}
         super().__init__(workspace, name=name, ready_timeout_s=ready_timeout_s)
         self.admin = _identity("admin", "Admin", "Read", "Write", "List", "Tagging")
         self.objects = _identity("objects", "Read", "Write", "List", "Tagging")
@@ -104,8 +105,14 @@ class SeaweedS3(Server):
         return f"{'https' if self._certificate else 'http'}://{self.host}:{self.port}"
 
     def client(self, identity: Identity | None = None, *, attempts: int = 3, timeout_s: float = 30.0) -> S3Client:
-        """Return a boto3 client, as admin unless told otherwise."""
+        """Return a boto3 client, as admin unless told otherwise; the same one for the same."""
         who = identity or self.admin
+        kind = (self.url, who.access_key_id, attempts, timeout_s)
+        if kind not in self._clients:
+            self._clients[kind] = self._new_client(who, attempts, timeout_s)
+        return self._clients[kind]
+
+    def _new_client(self, who: Identity, attempts: int, timeout_s: float) -> S3Client:
         client: S3Client = boto3.client(
             "s3",
             endpoint_url=self.url,

@@ -20,7 +20,7 @@ import pyrage
 import pytest
 import yaml
 
-from devstack import truth
+from devstack import ledger, truth
 from devstack.postgres import Postgres
 from devstack.s3 import Identity
 from devstack.server import private_file
@@ -106,7 +106,7 @@ def targets(platform: Platform) -> Iterator[Targets]:
 @pytest.fixture
 def scratch_root() -> Iterator[Path]:
     """Give a folder that unprivileged users can pass through; nothing may be left in it."""
-    folder = Path(tempfile.mkdtemp(prefix="drd-drill-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="drd-drill-test-", dir=ledger.base_dir()))
     folder.chmod(0o711)
     yield folder / "scratch"
     left = left_behind(folder / "scratch")
