@@ -24,6 +24,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 120.0
+_YOUNG_S = 1.0
+_ROUNDS_OF_THE_OLD = 100
 _BLOCK = re.compile(r"^✗ (?P<headline>.+?)\n(?P<rest>(?:  .+\n)*?)  exit (?P<code>\d+)$", re.MULTILINE)
 
 
@@ -197,6 +199,8 @@ class Site:
     def watching_argv(self) -> Iterator[set[str]]:
         """Sample the command lines of all processes of this machine; fail when one holds a secret.
 
+        Those that began a moment ago and may become another program are looked at all the time, as some live for
+        milliseconds; the others now and then.
         Gives the programs that were seen below this process, to prove that the children in question were there.
         """
         seen: set[str] = set()
@@ -204,12 +208,20 @@ class Site:
         stop = threading.Event()
 
         def sample() -> None:
+            born: dict[int, float] = dict.fromkeys(_pids(), 0.0)  # when it was seen first; those of before are old
+            rounds = 0
             while not stop.wait(0.003):
-                for pid, line in _command_lines():
-                    if line not in lines:
+                now = time.monotonic()
+                born = {pid: born.get(pid, now) for pid in _pids()}
+                for pid, since in born.items():
+                    if rounds % _ROUNDS_OF_THE_OLD and now - since > _YOUNG_S:
+                        continue
+                    line = _command_line(pid)
+                    if line and line not in lines:
                         lines.add(line)
                         if _is_below(pid, os.getpid()):
                             seen.add(Path(line.split("\0", 1)[0]).name)
+                rounds += 1
 
         thread = threading.Thread(target=sample, name="argv-watcher")
         thread.start()
@@ -228,13 +240,17 @@ def _clean_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "AWS_EC2_METADATA_DISABLED": "true"}
 
 
-def _command_lines() -> Iterator[tuple[int, str]]:
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                yield int(entry.name), Path(entry.path, "cmdline").read_bytes().decode("utf-8", "replace")
-            except OSError:  # it ended meanwhile
-                continue
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 # thousands of times
+
+
+def _command_line(pid: int) -> str:
+    """Return the words of a process, each ended by NUL; nothing where it has ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:  # noqa: PTH123 # as above
+            return stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _is_below(pid: int, ancestor: int) -> bool:
