@@ -207,6 +207,23 @@ def test_a_transaction_that_ends_between_two_backups(shop: ChangedShop) -> None:
     assert shop.differences(backup) == []
 
 
+def test_a_copy_that_takes_the_place_of_the_database(postgres: Postgres, tmp_path: Path) -> None:
+    """A copy of days ago under the name and the number of the database it was made from is read whole."""
+    name = postgres.fresh_database()
+    shop = ChangedShop.open(postgres, name, tmp_path)
+    with postgres.connect() as session:
+        session.execute(f'CREATE DATABASE "{name}_old" TEMPLATE "{name}"'.encode())
+        (oid,) = session.execute("SELECT oid FROM pg_database WHERE datname = %s", (name,)).fetchone() or (0,)
+    shop.run("UPDATE book SET pad = 'z' WHERE id < 100", "SELECT pg_current_xact_id()")
+    shop.backup()
+    postgres.drop_database(name)
+    with postgres.connect() as session:
+        session.execute(f'CREATE DATABASE "{name}" OID {oid} TEMPLATE "{name}_old"'.encode())
+    demand_read(shop, all_of_it=True)
+    postgres.drop_database(name)
+    postgres.drop_database(f"{name}_old")
+
+
 MOVED = (
     # as many rows to a page and a range as before, none of them young, and all of them elsewhere
     ("DELETE FROM book WHERE id <= 300", "VACUUM FULL book"),

@@ -159,7 +159,7 @@ def test_which_digest_a_table_has_is_told_by_its_facts() -> None:
     assert isinstance(table_digest({"range_rows": [1]}), RangedDigest)
 
 
-BEFORE = History("7", "00000001", "1700000000.5", "1700000001.25", 16384, 900, 905, 5000)
+BEFORE = History("7", "00000001", "1700000000.5", "1700000001.25", 16384, 750, 900, 905, 5000)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +172,7 @@ BEFORE = History("7", "00000001", "1700000000.5", "1700000001.25", 16384, 900, 9
         ({"started_at": "1700000000.6"}, False),
         ({"statistics": "1700000001.26"}, False),
         ({"database": 16385}, False),
+        ({"entry": 901}, False),
         ({"lsn_bytes": 4999}, False),
         ({"xmax": 904}, False),
         ({"xmax": 900 + (1 << 30) - 1}, True),

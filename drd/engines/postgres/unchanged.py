@@ -6,8 +6,9 @@ of heap pages: when none of the rows visible now is of a transaction at or above
 of them were visible then; and when they are as many as then, they are the same rows. That holds as long as numbers are
 not used twice and rows do not move, which is what is asked for here:
 
-- the same server process (it has not been restarted or promoted since), the same database, the same timeline, and the
-  write-ahead log beyond where it was: nothing was restored, copied, rolled back or failed over;
+- the same server process (it has not been restarted or promoted since), the same database, whose row of the catalog
+  nobody wrote since, the same timeline, and the write-ahead log beyond where it was: nothing was restored, copied,
+  rolled back or failed over;
 - the server has not recovered from a crash of one of its processes, which loses commits that did not wait for the disk
   (``synchronous_commit = off``) and gives out their numbers again: it would have thrown its statistics away;
 - less than half of the 2^31 numbers that can be told apart have been used since;
@@ -49,7 +50,8 @@ class History:
 
     Transactions below ``xmin`` had all ended; ``xmax`` is above all that had begun. ``lsn_bytes`` is the end of the
     write-ahead log when the snapshot was there. ``statistics`` is since when the server counts, which begins anew
-    after a crash (manual, 27.2 "The Cumulative Statistics System").
+    after a crash (manual, 27.2 "The Cumulative Statistics System"). ``entry`` is the transaction that wrote the
+    database's row of the catalog: ``CREATE DATABASE … OID`` gives a copy the number of one that was dropped.
     """
 
     system: str
@@ -57,6 +59,7 @@ class History:
     started_at: str
     statistics: str
     database: int
+    entry: int
     xmin: int
     xmax: int
     lsn_bytes: int
@@ -68,8 +71,8 @@ class History:
     def continues(self, before: History) -> bool:
         """Whether transaction numbers mean here what they meant ``before``."""
         return (
-            (self.system, self.timeline, self.started_at, self.statistics, self.database)
-            == (before.system, before.timeline, before.started_at, before.statistics, before.database)
+            (self.system, self.timeline, self.started_at, self.statistics, self.database, self.entry)
+            == (before.system, before.timeline, before.started_at, before.statistics, before.database, before.entry)
             and before.lsn_bytes <= self.lsn_bytes
             and before.xmin <= before.xmax <= self.xmax < before.xmin + _MOST_XIDS
         )
@@ -80,7 +83,7 @@ def history_from_json(value: Json) -> History | None:
     if not isinstance(value, dict) or set(value) != set(History.__slots__):
         return None
     texts = all(isinstance(value[name], str) for name in ("system", "timeline", "started_at", "statistics"))
-    numbers = (value[name] for name in ("database", "xmin", "xmax", "lsn_bytes"))
+    numbers = (value[name] for name in ("database", "entry", "xmin", "xmax", "lsn_bytes"))
     if not texts or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
         return None
     found: dict[str, Any] = dict(value)
@@ -112,14 +115,15 @@ def history(session: Session) -> History | None:
 
     That is so on a standby, whose past its primary decides, and where the server does not say since when it counts.
     """
-    system, standby, started, statistics, database, xmin, xmax = one(
+    system, standby, started, statistics, database, entry, xmin, xmax = one(
         session,
         """SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), pg_catalog.pg_is_in_recovery(),
                   extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text,
                   (SELECT extract(epoch FROM stats_reset)::text FROM pg_catalog.pg_stat_bgwriter),
-                  (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),
+                  d.oid::bigint, d.xmin::text::bigint,
                   pg_catalog.pg_snapshot_xmin(s)::text::bigint, pg_catalog.pg_snapshot_xmax(s)::text::bigint
-             FROM pg_catalog.pg_current_snapshot() AS s""",
+             FROM pg_catalog.pg_current_snapshot() AS s, pg_catalog.pg_database AS d
+            WHERE d.datname = pg_catalog.current_database()""",
     )
     if standby or statistics is None:
         return None
@@ -128,7 +132,7 @@ def history(session: Session) -> History | None:
         """SELECT pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
                   (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::bigint""",
     )
-    return History(system, timeline, started, statistics, database, xmin, xmax, lsn)
+    return History(system, timeline, started, statistics, database, entry, xmin, xmax, lsn)
 
 
 def tables(session: Session) -> list[Table]:
