@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,9 +17,12 @@ import pytest
 
 from devstack.postgres import Postgres
 from drd.engines.postgres import ranges, unchanged
+from drd.model import Json
 from drd.ops.verify import verify
 from tests.conftest import StartPostgres
+from tests.support.artifacts import MemorySink
 from tests.support.changed_shop import ROWS, ChangedShop, ranges_of
+from tests.support.postgres_engine import dump_of, engine_for
 
 pytestmark = pytest.mark.integration
 
@@ -222,6 +227,67 @@ def test_a_copy_that_takes_the_place_of_the_database(postgres: Postgres, tmp_pat
     demand_read(shop, all_of_it=True)
     postgres.drop_database(name)
     postgres.drop_database(f"{name}_old")
+
+
+class HeldSink(MemorySink):
+    """Takes nothing of the first table that comes until all others have."""
+
+    def __init__(self, tables: int, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._left = tables
+        self._act = act
+        self._first = ""
+        self._others_taken = threading.Event()
+
+    def before_write(self, name: str, size: int) -> None:
+        super().before_write(name, size)
+        if name.endswith(".dat") and not self._first:
+            self._first = name
+            self._act()
+        if name == self._first:
+            self._others_taken.wait(20)
+
+    def finish(self, name: str, data: bytes, parts: list[bytes], facts: dict[str, Json]) -> None:
+        super().finish(name, data, parts, facts)
+        if name.endswith(".dat"):
+            self._left -= 1
+            if self._left == 1:
+                self._others_taken.set()
+
+
+def test_somebody_who_waits_to_alter_a_table(shop: ChangedShop, tmp_path: Path) -> None:
+    """Sessions that begin a table late do not wait behind an ALTER TABLE that waits for the backup."""
+    names = [f"shelf_{number}" for number in range(4)]
+    for name in names:
+        shop.run(f"CREATE TABLE {name} AS TABLE book", f"ANALYZE {name}")
+    engine = engine_for(shop.server, shop.database, read_changed=True, lock_timeout_s=3.0)
+    with ExitStack() as stack, ThreadPoolExecutor(len(names)) as pool:
+        waiting = [stack.enter_context(shop.server.connect(shop.database)) for _ in names]
+        altered: list[Future[object]] = []
+
+        def alter() -> None:
+            _wait_for_locks(shop, "shelf_3", "AccessShareLock", 4)  # the dump's, two readers', pg_dump's
+            for session, name in zip(waiting, names, strict=True):
+                altered.append(pool.submit(session.execute, f"ALTER TABLE {name} ADD COLUMN more int".encode()))
+            for name in names:
+                _wait_for_locks(shop, name, "AccessExclusiveLock", 1)
+
+        dumped = dump_of(engine, tmp_path / "spools", HeldSink(len(names) + 1, alter), jobs=2)
+        for future in altered:
+            future.result(10)
+    assert dumped.result.rows == ROWS * (len(names) + 1)
+
+
+def _wait_for_locks(shop: ChangedShop, table: str, mode: str, wanted: int) -> None:
+    """Wait until so many sessions hold such a lock of a table, or wait for it."""
+    counted = "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND mode = %s"
+    with shop.server.connect(shop.database) as session:
+        for _ in range(500):
+            row = session.execute(counted, (table, mode)).fetchone()
+            if row is not None and row[0] >= wanted:
+                return
+            time.sleep(0.02)
+    raise AssertionError(f"{mode} of {table}: {row}, not {wanted}")
 
 
 MOVED = (

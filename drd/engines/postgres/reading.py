@@ -27,6 +27,7 @@ from drd.engines.postgres.unchanged import (
     copy_statement,
     history,
     history_from_json,
+    lock,
     survey,
     tables,
 )
@@ -104,8 +105,8 @@ class RangeReader:
         with mapped(self._here, f"look at the tables of {self._database}"):
             session = self._join()
             self._history = history(session)
-            with self._ctx.cancel.on_cancel(session.cancel):
-                chosen = self._lock_tables(session)
+            with self._locking(session):
+                chosen = tables(session)
             first = _first_dump_id(session)
         parents = self._ctx.ancestors
         self._earlier = Earlier(parents[-1].backup if parents else None, self._history)
@@ -115,8 +116,9 @@ class RangeReader:
             self._tables.append((table, self._read[table.oid]))
             self.patterns.append(table.pattern)
         if chosen:
-            self._work = [self._pool.submit(self._run, session)]
-            self._work += [self._pool.submit(self._run, None) for _ in range(min(self._ctx.jobs, len(chosen)) - 1)]
+            with mapped(self._here, f"look at the tables of {self._database}"):
+                more = [self._join_locked() for _ in range(min(self._ctx.jobs, len(chosen)) - 1)]
+            self._work = [self._pool.submit(self._run, one_of_them) for one_of_them in (session, *more)]
 
     def check(self) -> None:
         """Raise what reading failed with, if it has; a cancelled backup is what comes first."""
@@ -159,9 +161,12 @@ class RangeReader:
         for session in self._sessions:
             session.close()
 
-    def _lock_tables(self, session: Session) -> list[Table]:
+    @contextlib.contextmanager
+    def _locking(self, session: Session) -> Iterator[None]:
+        """Let the statements inside be cancelled, and say what a lock in their way is."""
         try:
-            return tables(session)
+            with self._ctx.cancel.on_cancel(session.cancel):
+                yield
         except psycopg.errors.LockNotAvailable as error:
             raise SourceError(
                 f"the dump of {self._database} waited too long for a lock: {error.diag.message_primary}",
@@ -181,16 +186,22 @@ class RangeReader:
         session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
         return session
 
-    def _run(self, session: Session | None) -> None:
+    def _join_locked(self) -> Session:
+        """Open a session that holds all tables from the start: it would wait behind those who wait to alter one."""
+        session = self._join()
+        with self._locking(session):
+            lock(session, self._names.values())
+        return session
+
+    def _run(self, session: Session) -> None:
         try:
             with mapped(self._here, f"read the tables of {self._database}"):
-                mine = session or self._join()
                 while not self._stopping.is_set():
                     try:
                         table, entry = self._tables.popleft()
                     except IndexError:
                         return
-                    self._read_table(mine, table, entry)
+                    self._read_table(session, table, entry)
         except BaseException as error:  # noqa: BLE001 - handed on to check() and wait()
             with self._lock:
                 if self._failure is None and not self._stopping.is_set():

@@ -152,8 +152,7 @@ def tables(session: Session) -> list[Table]:
     ).fetchall()
     if not rows:
         return []
-    names = ", ".join(f"ONLY {name}" for _, name, _, _ in rows)
-    session.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+    lock(session, (row[1] for row in rows))
     oids = [row[0] for row in rows]
     where = {
         oid: (int(filenode or 0), int(size) // int(page))
@@ -169,6 +168,12 @@ def tables(session: Session) -> list[Table]:
         for oid, name, schema, relation in rows
         if oid in defined and where[oid][1] >= LEAST_PAGES
     ]
+
+
+def lock(session: Session, names: Iterable[str]) -> None:
+    """Lock tables against being emptied; raises psycopg errors."""
+    listed = ", ".join(f"ONLY {name}" for name in names)
+    session.execute(f"LOCK TABLE {listed} IN ACCESS SHARE MODE".encode())
 
 
 def survey(session: Session, table: Table, ranges: Sequence[PageRange], before: History) -> list[tuple[int, int]]:
