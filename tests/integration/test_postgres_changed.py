@@ -230,22 +230,25 @@ def test_a_copy_that_takes_the_place_of_the_database(postgres: Postgres, tmp_pat
 
 
 class HeldSink(MemorySink):
-    """Takes nothing of the first table that comes until all others have."""
+    """Takes rows only after ``act`` was called, and of the table that came first only when all others are there."""
 
     def __init__(self, tables: int, act: Callable[[], None]) -> None:
         super().__init__()
         self._left = tables
         self._act = act
         self._first = ""
+        self._turn = threading.Lock()
         self._others_taken = threading.Event()
 
     def before_write(self, name: str, size: int) -> None:
         super().before_write(name, size)
-        if name.endswith(".dat") and not self._first:
-            self._first = name
-            self._act()
-        if name == self._first:
-            self._others_taken.wait(20)
+        if name.endswith(".dat"):
+            with self._turn:
+                if not self._first:
+                    self._first = name
+                    self._act()
+            if name == self._first:
+                self._others_taken.wait(20)
 
     def finish(self, name: str, data: bytes, parts: list[bytes], facts: dict[str, Json]) -> None:
         super().finish(name, data, parts, facts)
