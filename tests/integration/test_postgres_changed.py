@@ -326,6 +326,26 @@ def test_a_prepared_transaction(start_postgres: StartPostgres, tmp_path: Path) -
     assert shop.differences(backup) == []
 
 
+def test_rows_that_are_older_than_half_of_all_numbers(start_postgres: StartPostgres, tmp_path: Path) -> None:
+    """Rows frozen more than 2^31 transactions ago count as old, though their numbers lie ahead of today's."""
+    server = start_postgres(settings={"autovacuum": "off"})
+    shop = ChangedShop.open(server, server.fresh_database(), tmp_path)
+    for database in (shop.database, "postgres"):
+        with server.connect(database) as session:
+            session.execute("VACUUM FREEZE")
+    server.stop()
+    number = 3000 << 20  # the first in a segment of the commit log, which is 256 KiB of zeros before
+    log = server.data_dir / "pg_xact" / f"{3000:04X}"
+    log.write_bytes(bytes(256 << 10))
+    owner = server.data_dir.stat()
+    os.chown(log, owner.st_uid, owner.st_gid)
+    server.tool("pg_resetwal", "-f", "-x", str(number + 100), "-D", str(server.data_dir))
+    server.start()
+    shop.backup()
+    shop.run("UPDATE book SET side = 'sell' WHERE id = 71")
+    demand_read(shop, all_of_it=False)
+
+
 def test_after_a_restart_everything_is_read(start_postgres: StartPostgres, tmp_path: Path) -> None:
     """A server that was restarted may have been anything in between (a restored or rolled back one): all is read."""
     server = start_postgres()

@@ -184,11 +184,13 @@ def survey(session: Session, table: Table, ranges: Sequence[PageRange], before: 
         SELECT s.rows, s.young
           FROM unnest(%s::bigint[], %s::bigint[]) WITH ORDINALITY AS r (first, ending, number)
          CROSS JOIN LATERAL (
-               SELECT count(*) AS rows, count(*) FILTER (WHERE pg_catalog.age(t.xmin) <= %s) AS young
+               SELECT count(*) AS rows, count(*) FILTER (
+                      WHERE pg_catalog.age(t.xmin) <= %s AND pg_catalog.age(t.xmin) >= 0) AS young
                  FROM ONLY {table.name.replace("%", "%%")} AS t
                 WHERE t.ctid >= ('(' || r.first || ',0)')::tid AND t.ctid < ('(' || r.ending || ',0)')::tid) AS s
          ORDER BY r.number"""  # noqa: S608 - the server's own format('%I')
-    # age() counts back from one number that stays the same during a transaction, so ages compare as the numbers do
+    # age() counts back from one number that stays the same during a transaction, so ages compare as the numbers do; it
+    # is that of the next transaction, above all in the snapshot, so a negative age is that of a row frozen long ago
     (age,) = one(session, "SELECT pg_catalog.age(%s::text::xid)", before.xmin & 0xFFFFFFFF)
     found = session.execute(
         statement.encode(), ([one.first for one in ranges], [one.end for one in ranges], age)
