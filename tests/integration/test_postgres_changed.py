@@ -17,7 +17,8 @@ import pytest
 
 from devstack.postgres import Postgres
 from drd.engines.postgres import ranges, unchanged
-from drd.model import Json
+from drd.errors import SourceRefused
+from drd.model import Json, Secret
 from drd.ops.verify import verify
 from tests.conftest import StartPostgres
 from tests.support.artifacts import MemorySink
@@ -227,6 +228,32 @@ def test_a_copy_that_takes_the_place_of_the_database(postgres: Postgres, tmp_pat
     demand_read(shop, all_of_it=True)
     postgres.drop_database(name)
     postgres.drop_database(f"{name}_old")
+
+
+@pytest.mark.parametrize(
+    ("statement", "wanted"),
+    [
+        ("ALTER TABLE book ENABLE ROW LEVEL SECURITY", "BYPASSRLS"),
+        ("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM public", "EXECUTE on the function"),
+        ("REVOKE pg_read_all_data FROM {role}", "pg_read_all_data"),
+    ],
+)
+def test_what_the_user_lacks(
+    statement: str, wanted: str, postgres: Postgres, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A user who may not read all of a table, or not ask which server it is, learns what to grant."""
+    database = postgres.fresh_database()
+    shop = ChangedShop.open(postgres, database, tmp_path)
+    request.addfinalizer(lambda: postgres.drop_database(database))
+    role = f"reads_{database}"
+    shop.run(f"CREATE ROLE {role} LOGIN PASSWORD 'read' IN ROLE pg_read_all_data", statement.format(role=role))
+    try:
+        engine = engine_for(postgres, database, read_changed=True, user=role, password=Secret("read"))
+        with pytest.raises(SourceRefused) as refused:
+            dump_of(engine, tmp_path / "spools")
+        assert wanted in refused.value.hint
+    finally:
+        shop.run(f"DROP ROLE {role}")
 
 
 class HeldSink(MemorySink):

@@ -180,13 +180,20 @@ def mapped(endpoint: Endpoint, doing: str) -> Iterator[None]:
                 f"{doing}: lost the connection to {endpoint.label}: {text}", hint="see the server's log, then run again"
             ) from error
         if state == "42501" and endpoint.side == "source":
-            raise SourceRefused(
-                f"{doing}: {text}", hint="grant pg_read_all_data (14 and later) or use a superuser"
-            ) from error
+            raise SourceRefused(f"{doing}: {text}", hint=_grant(text)) from error
         hint = f"the disk of {endpoint.label} is full: free space there, then run again" if state == "53100" else ""
         if gone:
             hint = f"see the log of {endpoint.label}: a full disk or too little memory ends it; then run again"
         raise failure(endpoint.side, f"{doing}: {text}", hint=hint) from error
+
+
+def _grant(refusal: str) -> str:
+    """Say what the source's user lacks; what the server says decides, in English, else the most likely one."""
+    if "row-level security" in refusal:
+        return "the user needs BYPASSRLS, or to own the table, or to be superuser"
+    if "for function" in refusal:
+        return "grant EXECUTE on the function to this user, or use a superuser"
+    return "grant pg_read_all_data (14 and later) or use a superuser"
 
 
 def first_line(text: str) -> str:
