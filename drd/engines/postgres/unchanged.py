@@ -158,15 +158,17 @@ def tables(session: Session) -> list[Table]:
         oid: (int(filenode or 0), int(size) // int(page))
         for oid, filenode, size, page in session.execute(
             """SELECT o, pg_catalog.pg_relation_filenode(o::oid)::bigint, pg_catalog.pg_relation_size(o::oid),
-                      pg_catalog.current_setting('block_size')::bigint FROM pg_catalog.unnest(%s::bigint[]) AS o""",
-            (oids,),
+                      pg_catalog.current_setting('block_size')::bigint
+                 FROM unnest(%s::bigint[], %s::text[]) AS t (o, name)
+                WHERE pg_catalog.to_regclass(name)::oid = o""",  # a name that means another table since: not read here
+            (oids, [row[1] for row in rows]),
         ).fetchall()
     }
     defined = _definitions(session, oids)
     return [
         Table(oid, name, _pattern(schema, relation), defined[oid][0], *where[oid], defined[oid][1])
         for oid, name, schema, relation in rows
-        if oid in defined and where[oid][1] >= LEAST_PAGES
+        if oid in defined and oid in where and where[oid][1] >= LEAST_PAGES
     ]
 
 
