@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # pulls in the repository
     from drd.model import Json
     from drd.ops.difference import BackupDifference, Change
 
-_SIGNS = {"appeared": "+", "disappeared": "-", "changed": "~"}
+_SIGNS = {"appeared": "+", "disappeared": "-", "changed": "~", "unknown": "?"}
 
 
 def run(session: Session, before_id: str, after_id: str) -> int:
@@ -63,11 +63,15 @@ def _print(found: BackupDifference) -> None:
         return
     if found.changes:
         print(render.table(("", "NAME", "ROWS/KEYS", "DATA", ""), [_row(change) for change in found.changes]))
-    print(f"{render.plural(len(found.changes), 'difference')}; {found.unchanged} unchanged")
+    unknown = sum(change.kind == "unknown" for change in found.changes)
+    more = f"; {unknown} not compared" if unknown else ""
+    print(f"{render.plural(len(found.changes) - unknown, 'difference')}; {found.unchanged} unchanged{more}")
 
 
 def _row(change: Change) -> tuple[str, ...]:
-    remark: str = change.kind if change.kind != "changed" else ""
+    remark: str = change.kind if change.kind not in {"changed", "unknown"} else ""
+    if change.kind == "unknown":
+        remark = "as many rows, perhaps other content: read in other ranges"
     if change.kind == "changed" and change.content and change.rows[0] == change.rows[1]:
         remark = "other content"
     rows = _arrow(*(render.number(value) for value in change.rows))

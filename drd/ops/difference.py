@@ -10,19 +10,22 @@ from drd.model import Backup, Fingerprint, Json, Notice
 from drd.ops.ports import Ports
 from drd.ops.restore import read_fingerprint
 
+_RANGES = "range_rows"  # over what the digest of a table is, where that is not its whole stream
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One table (or database of keys) that is not as it was; rows and bytes are None where they are not known.
 
-    ``content`` is true when other facts than rows and bytes tell that the content differs.
+    ``content`` is true when other facts than rows and bytes tell that the content differs. It is None for the kind
+    ``unknown``: tables with as many rows as before whose digests say nothing, as they were read in other ranges.
     """
 
     name: str
-    kind: Literal["appeared", "disappeared", "changed"]
+    kind: Literal["appeared", "disappeared", "changed", "unknown"]
     rows: tuple[int | None, int | None]
     bytes: tuple[int | None, int | None]
-    content: bool
+    content: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ def difference(ports: Ports, before: Backup, after: Backup) -> BackupDifference:
         text = f"only totals are compared, as names are encrypted: {error.message}"
         return BackupDifference(before, after, None, 0, (Notice("not-decrypted", text),))
     changes = tuple(compare(*prints))
-    return BackupDifference(before, after, changes, len({*prints[0].items} & {*prints[1].items}) - _both(changes))
+    both = len({*prints[0].items} & {*prints[1].items})
+    return BackupDifference(before, after, changes, both - sum(c.kind in {"changed", "unknown"} for c in changes))
 
 
 def compare(before: Fingerprint, after: Fingerprint) -> list[Change]:
@@ -68,21 +72,19 @@ def compare(before: Fingerprint, after: Fingerprint) -> list[Change]:
         if old is None or new is None:
             out.append(Change(name, "appeared" if old is None else "disappeared", rows, size, content=True))
             continue
-        content = any(
-            old[fact] != new[fact] for fact in facts if old.get(fact) is not None and new.get(fact) is not None
-        )
+        differing = {fact for fact in facts if None not in (old.get(fact), new.get(fact)) and old[fact] != new[fact]}
+        other_ranges = "sha256" in differing and old.get(_RANGES) != new.get(_RANGES)
+        content = bool(differing - {"sha256"} if other_ranges else differing)
         if content or any(None not in pair and pair[0] != pair[1] for pair in (rows, size)):
             out.append(Change(name, "changed", rows, size, content=content))
+        elif other_ranges:
+            out.append(Change(name, "unknown", rows, size, content=None))
     return out
 
 
 def _fingerprint(ports: Ports, backup: Backup) -> Fingerprint:
     with ports.reader(backup) as artifacts:
         return read_fingerprint(artifacts)
-
-
-def _both(changes: tuple[Change, ...]) -> int:
-    return sum(change.kind == "changed" for change in changes)
 
 
 def _pair(old: dict[str, Json] | None, new: dict[str, Json] | None, fact: str) -> tuple[int | None, int | None]:

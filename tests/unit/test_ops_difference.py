@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from drd.cli.difference import _print
 from drd.cli.main import main
 from drd.errors import ConfigError, StoreRefused
 from drd.model import Fingerprint
 from drd.ops.backup import SourceReport, back_up
-from drd.ops.difference import compare, difference
+from drd.ops.difference import BackupDifference, Change, compare, difference
 from drd.ops.ports import Ports, Source
 from drd.repository.codec import Codec, recipient_of
 from drd.stores.local import LocalStore
@@ -64,6 +65,35 @@ def test_facts_that_are_not_known_are_no_difference() -> None:
     assert compare(old, new) == []
     new.items["t"]["bytes"] = 11
     assert [(c.kind, c.bytes, c.content) for c in compare(old, new)] == [("changed", (10, 11), False)]
+
+
+def test_a_table_read_in_other_ranges_is_not_said_to_differ(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A digest over ranges says nothing of one over others: with as many rows, whether they are the same is open."""
+    ranged = {"rows": 5, "sha256": "aa", "range_rows": [3, 2]}
+
+    def told(**other: object) -> list[tuple[str, bool | None]]:
+        old = Fingerprint("postgres", {"t": dict(ranged)}, ("rows", "sha256"))
+        new = Fingerprint("postgres", {"t": ranged | {"sha256": "bb"} | other}, ("rows", "sha256"))  # type: ignore[dict-item]
+        return [(change.kind, change.content) for change in compare(old, new)]
+
+    assert told() == [("changed", True)]
+    assert told(range_rows=[5]) == [("unknown", None)]
+    assert told(range_rows=None) == [("unknown", None)]
+    assert told(range_rows=[5], sha256="aa") == []
+    assert told(range_rows=[5], rows=6) == [("changed", False)]
+    ports = make_ports(MemoryStore(), tmp_path)
+    backup = take(ports, OLD, 1).backup
+    assert backup is not None
+    change = Change("t", "unknown", (5, 5), (None, None), content=None)
+    found = BackupDifference(backup, backup, (change,), 3)
+    monkeypatch.setenv("NO_COLOR", "1")
+    _print(found)
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "  ?  t     5          –     as many rows, perhaps other content: read in other ranges",
+        "0 differences; 3 unchanged; 1 not compared",
+    ]
 
 
 def test_without_the_identity_there_are_totals(tmp_path: Path) -> None:
