@@ -17,8 +17,7 @@ from drd.config_values import (
     Section,
     Text,
     its_defaults,
-    parse_duration,
-    parse_size,
+    parse_amount,
     refuse,
 )
 from drd.timing import LONGEST_LEASE
@@ -35,12 +34,7 @@ def _listen(text: str) -> str:
 
 def _amount(text: str) -> str:
     try:
-        if text.endswith("%"):
-            good = 0 < float(text[:-1]) <= 100
-        elif text[-1:].isalpha() and text[-1:] not in "Bb":
-            good = parse_duration(text).total_seconds() > 0
-        else:
-            good = not text.isdigit() and parse_size(text) > 0
+        good = parse_amount(text)[1] > 0
     except ValueError:
         good = False
     if not good:

@@ -51,6 +51,22 @@ class EnvironmentText(str):
         return text
 
 
+def parse_amount(text: str) -> tuple[Literal["share", "seconds", "bytes"], float]:
+    """Say what ``5%``, ``15m`` or ``10GiB`` is an amount of, and how much; raise ValueError for anything else.
+
+    A share is above 0 and at most 1. A number alone is none: 5 is meant as 5% at least as often as five bytes.
+    """
+    if text.endswith("%"):
+        share = float(text[:-1]) / 100
+        if 0 < share <= 1:
+            return "share", share
+    elif text[-1:].isalpha() and text[-1:] not in "Bb":
+        return "seconds", parse_duration(text).total_seconds()
+    elif not text.isdigit() and (size := parse_size(text)) > 0:
+        return "bytes", size
+    raise ValueError("allowed: a share such as 5%, a size such as 10GiB, or a time such as 15m")
+
+
 def parse_duration(value: object) -> timedelta:
     """Parse ``90s``, ``15m``, ``1h30m``, ``30d``; raise ValueError for anything else, a bare number included."""
     if isinstance(value, timedelta):

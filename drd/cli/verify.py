@@ -58,20 +58,17 @@ def run(args: argparse.Namespace, session: Session) -> int:
 
 def _budget(text: str) -> Budget:
     """Return what ``5%``, ``10GiB`` or ``15m`` means; raises ConfigError for anything else."""
-    from drd.config_values import parse_duration, parse_size
+    from drd.config_values import parse_amount
     from drd.ops.sampling import Budget
 
     try:
-        if text.endswith("%"):
-            share = float(text[:-1]) / 100
-            if 0 < share <= 1:
-                return Budget(share=share)
-        elif text[-1:].isalpha() and text[-1:] not in "Bb":
-            return Budget(seconds=parse_duration(text).total_seconds())
-        elif not text.isdigit() and (size := parse_size(text)) > 0:  # 5 is meant as 5% at least as often
-            return Budget(bytes=size)
+        kind, amount = parse_amount(text)
     except ValueError:
         pass
+    else:
+        if kind == "bytes":
+            return Budget(bytes=int(amount))
+        return Budget(share=amount) if kind == "share" else Budget(seconds=amount)
     raise ConfigError(
         f"--sample {text!r} is no amount",
         op="verify",
