@@ -69,11 +69,12 @@ def _print(found: BackupDifference) -> None:
 
 
 def _row(change: Change) -> tuple[str, ...]:
-    remark: str = change.kind if change.kind not in {"changed", "unknown"} else ""
-    if change.kind == "unknown":
+    if change.kind == "changed":
+        remark = "other content" if change.content and change.rows[0] == change.rows[1] else ""
+    elif change.kind == "unknown":
         remark = "as many rows, perhaps other content: read in other ranges"
-    if change.kind == "changed" and change.content and change.rows[0] == change.rows[1]:
-        remark = "other content"
+    else:
+        remark = change.kind
     rows = _arrow(*(render.number(value) for value in change.rows))
     size = _arrow(*("–" if value is None else render.size(value) for value in change.bytes))
     return (_SIGNS[change.kind], render.legible(change.name), rows, size, remark)
