@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from devstack.postgres import Postgres
 from drd.engines.postgres.sqltext import quoted
-from drd.engines.postgres.toc import parse_toc, spans_of
+from drd.engines.postgres.toc import parse_toc, parse_toc_with_spans
 from drd.engines.postgres.toc_add import ReadTable, add_table_data
 from drd.errors import IntegrityError, SourceError
 from tests.conftest import StartPostgres
@@ -43,33 +44,32 @@ def test_entries_are_what_pg_dump_writes(
             session.execute(statement.encode())
     whole = _toc_of(server, database, tmp_path / "whole")
     server.drop_database(database)
-    toc, layout = parse_toc(whole), spans_of(whole)
+    toc, layout = parse_toc_with_spans(whole)
     taken = [entry.desc == "TABLE DATA" for entry in toc.entries]
     pieces = [whole[first:end] for first, end in layout.spans]
     kept = [piece for piece, gone in zip(pieces, taken, strict=True) if not gone]
     count = bytes([0]) + len(kept).to_bytes(layout.int_size, "little")
     less = whole[: layout.count_at] + count + b"".join(kept)
     assert parse_toc(less).data_files().keys() == {"blobs.toc"} or major >= 17
-    tables = {
-        entry.catalog_oid: ReadTable(entry.catalog_oid, entry.dump_id, COLUMNS[entry.tag])
+    tables = [
+        ReadTable(entry.catalog_oid, entry.dump_id, f"{quoted(entry.schema)}.{quoted(entry.tag)}", COLUMNS[entry.tag])
         for entry, gone in zip(toc.entries, taken, strict=True)
         if gone
-    }
-    names = {e.catalog_oid: f"{quoted(e.schema)}.{quoted(e.tag)}" for e in toc.entries if e.catalog_oid in tables}
+    ]
     assert len(tables) == 3
-    again = add_table_data(less, tables, names)
-    assert sorted(again[first:end] for first, end in spans_of(again).spans) == sorted(pieces)
+    again = add_table_data(less, tables)
+    assert sorted(again[first:end] for first, end in parse_toc_with_spans(again)[1].spans) == sorted(pieces)
     sections = [entry.section for entry in parse_toc(again).entries if entry.desc != "COMMENT"]
     assert sections == sorted(sections)  # rows before constraints and triggers, wherever comments stand
     assert parse_toc(whole).entries[-1].desc == "COMMENT"
-    assert add_table_data(less, {}, {}) == less
+    assert add_table_data(less, []) == less
     with pytest.raises(IntegrityError, match="which drd took for one of its own"):
-        add_table_data(whole, tables, names)
-    others = {oid: ReadTable(oid, table.dump_id + (1 << 20), table.columns) for oid, table in tables.items()}
+        add_table_data(whole, tables)
+    others = [dataclasses.replace(table, dump_id=table.dump_id + (1 << 20)) for table in tables]
     with pytest.raises(IntegrityError, match=r"wrote the rows of .*, which drd read"):
-        add_table_data(whole, others, names)
+        add_table_data(whole, others)
     with pytest.raises(SourceError, match=r"left out other\.gone, whose rows were read"):
-        add_table_data(less, {1: ReadTable(1, 1 << 20, "a")}, {1: "other.gone"})
+        add_table_data(less, [ReadTable(1, 1 << 20, "other.gone", "a")])
 
 
 def _toc_of(server: Postgres, database: str, folder: Path) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import psycopg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from drd.engines.postgres.settings import PostgresSettings
@@ -158,6 +159,12 @@ def endpoint_of(settings: PostgresSettings, side: Side) -> Endpoint:
     inline = parameters.pop("password", None)
     password = settings.password or (Secret(inline) if inline else None)
     return Endpoint(parameters, password, side, settings.connect_timeout_s)
+
+
+def join_snapshot(session: Session, snapshot: str) -> None:
+    """Begin a transaction that sees what another one, still open, has exported."""
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
 
 
 def failure(side: Side, message: str, *, hint: str = "") -> DrdError:

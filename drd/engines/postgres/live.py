@@ -13,7 +13,7 @@ from typing import cast
 from psycopg import sql
 
 from drd.engines.postgres import catalog
-from drd.engines.postgres.connection import Endpoint, Session, mapped
+from drd.engines.postgres.connection import Endpoint, Session, join_snapshot, mapped
 from drd.engines.postgres.digest import LargeObjectsDigest, table_digest
 from drd.engines.postgres.inventory import LARGE_OBJECTS
 from drd.engines.postgres.settings import PostgresSettings
@@ -99,8 +99,7 @@ def _forget_partitions_of(wanted: dict[str, dict[str, Json]], out: dict[str, dic
 
 def _joined(here: Endpoint, database: str, snapshot: str) -> Session:
     session = here.connect(database)
-    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+    join_snapshot(session, snapshot)
     return session
 
 

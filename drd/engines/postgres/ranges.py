@@ -137,8 +137,8 @@ def state_of(artifact: Artifact) -> TableState | None:
     oid, filenode, definition = note.get("oid"), note.get("filenode"), note.get("definition")
     if not (
         note.get("version") == _NOTE_VERSION
-        and _is_count(oid)
-        and _is_count(filenode)
+        and is_count(oid)
+        and is_count(filenode)
         and isinstance(definition, str)
         and _are_counts(ends)
         and _are_counts(rows)
@@ -161,12 +161,13 @@ def state_of(artifact: Artifact) -> TableState | None:
     return TableState(oid, filenode, definition, tuple(ranges))
 
 
-def _is_count(value: Json) -> TypeGuard[int]:
+def is_count(value: Json) -> TypeGuard[int]:
+    """Whether a value of a manifest is a whole number that counts something."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _are_counts(values: Json) -> TypeGuard[list[int]]:
-    return isinstance(values, list) and all(_is_count(value) for value in values)
+    return isinstance(values, list) and all(is_count(value) for value in values)
 
 
 def _is_digest(text: str) -> bool:

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import psycopg
-from psycopg import sql
 
 from drd.engines.postgres.catalog import one
-from drd.engines.postgres.connection import Endpoint, Session, mapped
+from drd.engines.postgres.connection import Endpoint, Session, join_snapshot, mapped
 from drd.engines.postgres.digest import COPY_END
 from drd.engines.postgres.ranges import Gap, PageRange, TableState, note_of, plan, root_digest, state_of
 from drd.engines.postgres.toc_add import ReadTable, add_table_data
@@ -93,8 +92,7 @@ class RangeReader:
         self._work: list[Future[None]] = []
         self._failure: BaseException | None = None
         self._tables: deque[tuple[Table, ReadTable]] = deque()
-        self._read: dict[int, ReadTable] = {}
-        self._names: dict[int, str] = {}
+        self._read: list[ReadTable] = []
         self._history: History | None = None
         self._earlier = Earlier(None, None)
         self.patterns: list[str] = []
@@ -111,9 +109,9 @@ class RangeReader:
         parents = self._ctx.ancestors
         self._earlier = Earlier(parents[-1].backup if parents else None, self._history)
         for number, table in enumerate(chosen):
-            self._read[table.oid] = ReadTable(table.oid, first + number, table.columns)
-            self._names[table.oid] = table.name
-            self._tables.append((table, self._read[table.oid]))
+            entry = ReadTable(table.oid, first + number, table.name, table.columns)
+            self._read.append(entry)
+            self._tables.append((table, entry))
             self.patterns.append(table.pattern)
         if chosen:
             with mapped(self._here, f"look at the tables of {self._database}"):
@@ -136,7 +134,7 @@ class RangeReader:
 
     def whole_toc(self, data: bytes) -> bytes:
         """Return pg_dump's table of contents with the data that was read here; see :func:`add_table_data`."""
-        return add_table_data(data, self._read, self._names)
+        return add_table_data(data, self._read)
 
     def database_facts(self) -> dict[str, Json]:
         """Return what the manifest keeps of the database for the next backup to build on; see :class:`Earlier`.
@@ -182,15 +180,14 @@ class RangeReader:
             self._sessions.append(session)
         session.execute(f"SET lock_timeout = {self._lock_timeout_ms}".encode())
         session.execute(b"SET max_parallel_workers_per_gather = 0")  # workers would mix up the order of rows
-        session.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
+        join_snapshot(session, self._snapshot)
         return session
 
     def _join_locked(self) -> Session:
         """Open a session that holds all tables from the start: it would wait behind those who wait to alter one."""
         session = self._join()
         with self._locking(session):
-            lock(session, self._names.values())
+            lock(session, (entry.name for entry in self._read))
         return session
 
     def _run(self, session: Session) -> None:
@@ -234,10 +231,9 @@ class RangeReader:
 
     def _plan(self, session: Session, table: Table) -> Sequence[PageRange | Gap]:
         before, state = self._earlier.history, self._earlier.tables.get(table.oid)
-        if before is None or state is None:
-            return plan((), (), table.pages, _never)
-        if (state.filenode, state.definition) != (table.filenode, table.definition):
-            return plan((), (), table.pages, _never)
+        now = (table.filenode, table.definition)
+        if before is None or state is None or (state.filenode, state.definition) != now:
+            return plan((), (), table.pages, self._usable)
         counts = survey(session, table, state.ranges, before)
         return plan(state.ranges, counts, table.pages, self._usable)
 
@@ -271,10 +267,6 @@ class RangeReader:
             if self._stopping.is_set():
                 raise SourceError("the dump was given up")
             yield text
-
-
-def _never(_known: PageRange) -> bool:
-    return False
 
 
 def _first_dump_id(session: Session) -> int:

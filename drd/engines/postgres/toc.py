@@ -137,15 +137,11 @@ def python_codec(encoding: str) -> str:
 
 def parse_toc(data: bytes) -> Toc:
     """Read a ``toc.dat``; raises :class:`~drd.errors.IntegrityError` for all that is unexpected."""
-    return _read(data)[0]
+    return parse_toc_with_spans(data)[0]
 
 
-def spans_of(data: bytes) -> Spans:
-    """Return where the entries of a ``toc.dat`` lie; raises as :func:`parse_toc` does."""
-    return _read(data)[1]
-
-
-def _read(data: bytes) -> tuple[Toc, Spans]:
+def parse_toc_with_spans(data: bytes) -> tuple[Toc, Spans]:
+    """Read a ``toc.dat`` and say where its entries lie; raises as :func:`parse_toc` does."""
     reader = _Reader(data)
     if reader.take(5) != _MAGIC:
         raise damaged("no PGDMP at its start")

@@ -7,10 +7,10 @@ pg_dump.c, and the file name that ends each entry in pg_backup_directory.c.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from drd.engines.postgres.toc import damaged, parse_toc, spans_of
+from drd.engines.postgres.toc import Spans, TocEntry, damaged, parse_toc_with_spans
 from drd.errors import SourceError
 
 _SECTION_DATA = 3  # pre-data has a lower number; so have comments and privileges, which follow what they are for
@@ -19,10 +19,11 @@ _NULL = -1
 
 @dataclass(frozen=True, slots=True)
 class ReadTable:
-    """A table whose rows drd read: its oid, the number of its entry, and the columns as SQL text, quoted."""
+    """A table whose rows drd read: its oid, the number of its entry; its qualified name and columns as SQL text."""
 
     oid: int
     dump_id: int
+    name: str
     columns: str
 
     @property
@@ -31,57 +32,47 @@ class ReadTable:
         return f"{self.dump_id}.dat"
 
 
-def add_table_data(data: bytes, tables: Mapping[int, ReadTable], quoted_names: Mapping[int, str]) -> bytes:
-    """Return ``toc.dat`` with an entry for the data of each table, by oid; the other entries are kept as they are.
+def add_table_data(data: bytes, tables: Collection[ReadTable]) -> bytes:
+    """Return ``toc.dat`` with an entry for the data of each table; the other entries are kept as they are.
 
     They come before all other data, and so before triggers and foreign keys: pg_restore works in the order of entries.
-    ``quoted_names`` are the tables' qualified names as SQL text. Raises SourceError when pg_dump did not dump such a
-    table, IntegrityError when it dumped its rows as well, or for a file that is not what pg_dump writes.
+    Raises SourceError when pg_dump did not dump such a table, IntegrityError when it dumped its rows as well, or for a
+    file that is not what pg_dump writes.
     """
     if not tables:
         return data
-    toc = parse_toc(data)
-    layout = spans_of(data)
-    wanted = dict(tables)
+    toc, layout = parse_toc_with_spans(data)
+    by_oid = {table.oid: table for table in tables}
+    taken = {table.dump_id for table in tables}
+    wanted = dict(by_oid)
     made: list[bytes] = []
     place: int | None = None
     for entry, span in zip(toc.entries, layout.spans, strict=True):
-        if entry.dump_id in {table.dump_id for table in tables.values()}:
+        if entry.dump_id in taken:
             raise damaged(f"pg_dump numbered an entry {entry.dump_id}, which drd took for one of its own")
-        if entry.desc == "TABLE DATA" and entry.catalog_oid in tables:
-            raise damaged(f"pg_dump wrote the rows of {quoted_names[entry.catalog_oid]}, which drd read")
+        if entry.desc == "TABLE DATA" and entry.catalog_oid in by_oid:
+            raise damaged(f"pg_dump wrote the rows of {by_oid[entry.catalog_oid].name}, which drd read")
         if place is None and entry.section >= _SECTION_DATA:
             place = span[0]
         if entry.desc == "TABLE" and (table := wanted.pop(entry.catalog_oid, None)) is not None:
-            names = (entry.tag, entry.schema, entry.owner)
-            name = quoted_names[table.oid]
-            made.append(_entry(table, entry.dump_id, names, name, toc.version, layout.int_size, layout.codec))
+            made.append(_entry(table, entry, toc.version, layout))
     if wanted:
-        raise SourceError(
-            f"pg_dump left out {quoted_names[next(iter(wanted))]}, whose rows were read", hint="run again"
-        )
+        missing = next(iter(wanted.values()))
+        raise SourceError(f"pg_dump left out {missing.name}, whose rows were read", hint="run again")
     count = _int(len(toc.entries) + len(made), layout.int_size)
     place = len(data) if place is None else place
     return data[: layout.count_at] + count + data[layout.entries_at : place] + b"".join(made) + data[place:]
 
 
-def _entry(
-    table: ReadTable,
-    table_dump_id: int,
-    names: tuple[str, str, str],
-    quoted_name: str,
-    version: int,
-    int_size: int,
-    codec: str,
-) -> bytes:
-    tag, schema, owner = names
-    statement = f"COPY {quoted_name} ({table.columns}) FROM stdin;\n"
+def _entry(table: ReadTable, of: TocEntry, version: int, layout: Spans) -> bytes:
+    """Write the entry for the data of a table; ``of`` is the entry of the table itself."""
+    statement = f"COPY {table.name} ({table.columns}) FROM stdin;\n"
 
     def integer(value: int) -> bytes:
-        return _int(value, int_size)
+        return _int(value, layout.int_size)
 
     def text(value: str) -> bytes:
-        raw = value.encode(codec, "surrogateescape")
+        raw = value.encode(layout.codec, "surrogateescape")
         return integer(len(raw)) + raw
 
     null = integer(_NULL)
@@ -91,19 +82,19 @@ def _entry(
             integer(1),  # it has a data dumper
             text("0"),
             text(str(table.oid)),
-            text(tag),
+            text(of.tag),
             text("TABLE DATA"),
             integer(_SECTION_DATA),
             null,  # definition
             null,  # statement that drops it
             text(statement),
-            text(schema),
+            text(of.schema),
             null,  # tablespace
             null,  # table access method
             integer(0) if version >= 16 else b"",  # relkind, only of tables themselves
-            text(owner),
+            text(of.owner),
             text("false"),  # WITH OIDS
-            text(str(table_dump_id)),
+            text(str(of.dump_id)),
             null,  # end of dependencies
             text(table.filename),
         )

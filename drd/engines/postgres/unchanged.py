@@ -30,7 +30,7 @@ from typing import Any
 
 from drd.engines.postgres.catalog import USER_RELATIONS, one
 from drd.engines.postgres.connection import Session
-from drd.engines.postgres.ranges import LEAST_PAGES, PageRange
+from drd.engines.postgres.ranges import LEAST_PAGES, PageRange, is_count
 from drd.model import Json
 
 OLDEST_MAJOR = 14
@@ -84,7 +84,7 @@ def history_from_json(value: Json) -> History | None:
         return None
     texts = all(isinstance(value[name], str) for name in ("system", "timeline", "started_at", "statistics"))
     numbers = (value[name] for name in ("database", "entry", "xmin", "xmax", "lsn_bytes"))
-    if not texts or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
+    if not texts or not all(is_count(number) for number in numbers):
         return None
     found: dict[str, Any] = dict(value)
     return History(**found)
